@@ -1,0 +1,1 @@
+"""One package per protocol; no policy inside, and none knows another."""

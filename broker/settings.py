@@ -1,0 +1,73 @@
+"""The settings of the broker: read from the environment once per process, here and nowhere else in ``broker``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from chalicelib.domain.errors import ConfigurationInvalid
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``spool`` a folder of ours;
+    ``boot`` names this process in its connection rows and holds nothing secret."""
+
+    prefix: str
+    region: str
+    bucket: str
+    lock_days: int
+    mint_function: str
+    listen_host: str
+    postgres_port: int
+    tls_certificate: Path
+    tls_key: Path
+    build: str
+    host: str
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that ``environment``, else the process's own, holds. Raises ConfigurationInvalid."""
+    env = os.environ if environment is None else environment
+    return Settings(
+        prefix=_need(env, "COUNTERSIGN_PREFIX"),
+        region=_need(env, "AWS_DEFAULT_REGION") if "AWS_DEFAULT_REGION" in env else _need(env, "AWS_REGION"),
+        bucket=_need(env, "COUNTERSIGN_BUCKET"),
+        lock_days=_number(env, "COUNTERSIGN_LOCK_DAYS", "1"),
+        mint_function=f"{_need(env, 'COUNTERSIGN_FUNCTION_PREFIX')}mint",
+        listen_host=env.get("COUNTERSIGN_LISTEN_HOST", "127.0.0.1"),
+        postgres_port=_number(env, "COUNTERSIGN_LISTEN_POSTGRES_PORT", "5432"),
+        tls_certificate=Path(_need(env, "COUNTERSIGN_TLS_CERTIFICATE")),
+        tls_key=Path(_need(env, "COUNTERSIGN_TLS_KEY")),
+        build=env.get("COUNTERSIGN_BUILD", "source"),
+        host=socket.gethostname(),
+    )
+
+
+def _need(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise ConfigurationInvalid(f"the environment variable {name} is not set")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: str) -> int:
+    text = env.get(name, default)
+    if not text.isascii() or not text.isdigit():
+        raise ConfigurationInvalid(f"the environment variable {name} is not a whole number")
+    return int(text)

@@ -1,0 +1,1 @@
+"""Protocol machines: bytes in, events out; no I/O, no clock, nothing of ours imported."""

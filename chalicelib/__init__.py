@@ -1,0 +1,1 @@
+"""The control plane, and the domain that the broker imports."""

@@ -1,0 +1,1 @@
+"""The configuration bundle: load, validate, digest; typed results."""

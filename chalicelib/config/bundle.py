@@ -1,0 +1,44 @@
+"""The loaded bundle: what both planes read. Loading and validating is in ``loader``; which one is active, in
+``active``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from chalicelib.domain.identity import Person
+from chalicelib.domain.issuer import IssuerDeclaration
+from chalicelib.domain.masking import MaskRule
+from chalicelib.domain.target import Target
+from chalicelib.domain.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """One configuration, whole and validated. ``digest`` is over its files; ``serial`` is its Activation's, 0 for a
+    bundle that is not active."""
+
+    digest: str
+    serial: int
+    targets: Mapping[str, Target]
+    issuers: tuple[IssuerDeclaration, ...]
+    people: tuple[Person, ...]
+    masks: Mapping[str, MaskRule]
+    policy: Policy
+
+    def person_in_slack(self, team: str, user: str) -> Person | None:
+        """Return the one person with that Slack team and user id, or None."""
+        return next((p for p in self.people if p.slack_team == team and p.slack_user == user), None)
+
+    def people_behind(self, accountable: tuple[str, ...]) -> tuple[Person, ...]:
+        """Return the people of whom an alias is in ``accountable``."""
+        return tuple(p for p in self.people if set(p.aliases) & set(accountable))
+
+
+class Bundles(Protocol):
+    """Gives the active bundle."""
+
+    def current(self) -> Bundle:
+        """Return the active bundle, at most 10 s old. Raises ConfigurationInvalid or StoreUnavailable."""
+        ...

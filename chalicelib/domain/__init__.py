@@ -1,0 +1,1 @@
+"""The words of the product as values and rules: pure, standard library only, the clock is an argument."""

@@ -1,0 +1,166 @@
+"""Hop and Chain: one delegation step with its evidence, and the hash-linked hops from originator to target.
+
+Rules: a hop is signed when written and never changed; each names the hash of its parent; ``txn`` and the originator
+are the same on all of them; depth grows by one. What a hop hashes is fixed for ever by :meth:`Hop.hashed` and the
+vectors in ``tests/vectors/hops.json`` (ADR 0003): a new field is a new version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from chalicelib.domain.canonical import Json, digest, timestamp
+from chalicelib.domain.errors import ProofInvalid
+from chalicelib.domain.identifiers import HopId, Txn
+from chalicelib.domain.identity import Evidence, Identity
+
+HOP_VERSION: Final = 1
+HOP_SIGNATURE_TYPE: Final = "countersign-hop+jws"
+
+
+class HopKind(StrEnum):
+    """What a hop stands for."""
+
+    ORIGIN = "origin"  # the first: who the whole chain acts for
+    DELEGATE = "delegate"  # a child that its parent let in
+    TARGET = "target"  # the last: the principal used on the target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hop:
+    """One step of a chain.
+
+    ``scope`` holds the targets it may ask for (``*`` for every target that policy allows). ``accountable`` are the
+    people behind the run, as :class:`Person` aliases; empty means that the trigger is unknown. On a target hop
+    ``target``, ``principal`` and ``serial`` (ours, chosen before the credential is minted) are set; else empty.
+    ``signature`` is a compact JWS of type ``HOP_SIGNATURE_TYPE`` over the hash, empty only before signing.
+    """
+
+    txn: Txn
+    id: HopId
+    depth: int
+    kind: HopKind
+    parent: HopId | None
+    parent_sha256: str
+    originator: Identity
+    actor: Identity
+    evidence: Evidence
+    accountable: tuple[str, ...]
+    teams: tuple[str, ...]
+    scope: tuple[str, ...]
+    key_thumbprint: str
+    target: str
+    principal: str
+    serial: str
+    issued_at: datetime
+    expires_at: datetime
+    signature: str = ""
+    version: int = HOP_VERSION
+
+    def hashed(self) -> Mapping[str, Json]:
+        """Return exactly what the hash covers: every field but the signature."""
+        return {
+            "v": self.version,
+            "txn": self.txn,
+            "id": self.id,
+            "depth": self.depth,
+            "kind": self.kind.value,
+            "parent": self.parent,
+            "parent_sha256": self.parent_sha256,
+            "originator": _identity(self.originator),
+            "actor": _identity(self.actor),
+            "evidence": {
+                "kind": self.evidence.kind,
+                "token_id": self.evidence.token_id,
+                "claims_sha256": self.evidence.claims_sha256,
+                "assurance": self.evidence.assurance.value,
+                "attributes": [list(pair) for pair in self.evidence.attributes],
+            },
+            "accountable": list(self.accountable),
+            "teams": list(self.teams),
+            "scope": list(self.scope),
+            "key_thumbprint": self.key_thumbprint,
+            "target": self.target,
+            "principal": self.principal,
+            "serial": self.serial,
+            "issued_at": timestamp(self.issued_at),
+            "expires_at": timestamp(self.expires_at),
+        }
+
+    def sha256(self) -> str:
+        """Return the hop's hash, 64 hexadecimal digits."""
+        return digest(self.hashed())
+
+
+def _identity(identity: Identity) -> Mapping[str, Json]:
+    return {"iss": identity.issuer, "sub": identity.subject, "name": identity.name}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """The hops from originator to one leaf, in order of depth. Make one with :func:`chain_to`, which checks it."""
+
+    hops: tuple[Hop, ...]
+
+    @property
+    def txn(self) -> Txn:
+        return self.hops[0].txn
+
+    @property
+    def originator(self) -> Identity:
+        return self.hops[0].originator
+
+    @property
+    def leaf(self) -> Hop:
+        return self.hops[-1]
+
+    @property
+    def accountable(self) -> tuple[str, ...]:
+        return self.hops[0].accountable
+
+    @property
+    def identities(self) -> tuple[Identity, ...]:
+        """Originator and every actor, in order, each once."""
+        return tuple(dict.fromkeys((self.originator, *(hop.actor for hop in self.hops))))
+
+    def liveness_keys(self) -> frozenset[str]:
+        """The keys of which any revocation ends what runs under this chain."""
+        keys = {f"txn:{self.txn}"}
+        for hop in self.hops:
+            keys |= {f"hop:{hop.id}", f"identity:{hop.actor.key}", f"issuer:{hop.actor.issuer}"}
+        return frozenset(keys)
+
+
+def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
+    """Return the chain that ends at ``leaf``, with every link checked; signatures are the caller's to check.
+
+    Raises ProofInvalid on a missing hop, a loop, a wrong hash, depth, ``txn`` or originator, or a child that outlives
+    its parent. Pure.
+    """
+    found: list[Hop] = []
+    wanted: HopId | None = leaf
+    while wanted is not None:
+        hop = hops.get(wanted)
+        if hop is None or len(found) > len(hops):
+            raise ProofInvalid("the chain of identities is not complete", hop=wanted)
+        found.append(hop)
+        wanted = hop.parent
+    found.reverse()
+    root = found[0]
+    if root.depth != 0 or root.kind is not HopKind.ORIGIN or root.parent_sha256:
+        raise ProofInvalid("the chain of identities does not start at its origin", hop=root.id)
+    for parent, child in zip(found, found[1:], strict=False):
+        if (
+            child.depth != parent.depth + 1
+            or child.parent_sha256 != parent.sha256()
+            or child.txn != root.txn
+            or child.originator != root.originator
+            or child.expires_at > parent.expires_at
+            or parent.kind is HopKind.TARGET
+        ):
+            raise ProofInvalid("the chain of identities is broken", hop=child.id)
+    return Chain(hops=tuple(found))

@@ -1,0 +1,78 @@
+"""A verified who, who vouches for it, and how strong that is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from chalicelib.domain.identifiers import PersonId
+
+
+class Assurance(StrEnum):
+    """How an identity was proved, strongest first."""
+
+    ATTESTED = "attested"  # an issuer signed a token about the workload itself
+    VOUCHED = "vouched"  # its parent named its key; nobody else knows it
+    BEARER = "bearer"  # it showed a secret that anybody who read it could show
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who: ``issuer`` is the exact issuer string, ``subject`` an immutable id that the issuer never gives to another.
+
+    ``name`` is for people only and may change; nothing is ever decided on it.
+    """
+
+    issuer: str
+    subject: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """The text that rules, revocations and records use."""
+        return f"{self.issuer}#{self.subject}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """What proved an identity, kept on its hop: enough to check later, and no token.
+
+    ``claims_sha256`` is over the canonical claims; ``token_id`` is the issuer's ``jti`` or the token's SHA-256;
+    ``attributes`` are the claims that the issuer's declaration keeps for policy and cards (ref, environment, ...).
+    """
+
+    kind: str
+    token_id: str
+    claims_sha256: str
+    assurance: Assurance
+    attributes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifiedIdentity:
+    """What an issuer's token said, after verification and by that issuer's declaration.
+
+    ``run`` is the immutable id of the run and job, to which one root is bound; ``accountable`` are the people behind
+    the run as the issuer names them (``gh:actor_id:123``), matched with people's aliases; empty where the trigger is
+    unknown. ``teams`` are those that the declaration puts the identity in.
+    """
+
+    identity: Identity
+    evidence: Evidence
+    run: str
+    accountable: tuple[str, ...]
+    teams: tuple[str, ...]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Person:
+    """Somebody who may answer an Ask: the IdP's id, where they are in Slack, what they may approve for."""
+
+    id: PersonId
+    name: str
+    groups: tuple[str, ...]
+    slack_team: str
+    slack_user: str
+    aliases: tuple[str, ...]

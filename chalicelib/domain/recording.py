@@ -1,0 +1,196 @@
+"""Frame, Segment, Recording, Manifest: the record of a connection, and what makes a change to it visible.
+
+A Frame is one NDJSON line; a Segment is an immutable object of frames, gzip-compressed, whose first line names the
+SHA-256 of the previous segment's uncompressed bytes; a Manifest lists the segments with a Merkle root (RFC 9162
+section 2.1.1) and is signed. Keys: ``rec/v1/SESSION/CONNECTION/NNNNNN.ndjson.gz`` and
+``manifests/v1/YYYY-MM-DD/SESSION/CONNECTION.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from chalicelib.domain.canonical import Json, digest, timestamp
+from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
+
+RECORDING_VERSION: Final = 1
+MANIFEST_SIGNATURE_TYPE: Final = "countersign-manifest+jws"
+MAX_TEXT: Final = 64 * 1024  # a JSON SerDe row is at most 32 MB; a frame stays far below and is split by its writer
+
+
+class FrameKind(StrEnum):
+    """What a frame tells. Permanent names; ``meta`` by kind is documented in ``docs/data_schema.md``."""
+
+    OPEN = "open"  # ctl: target, principal, target_hop, peer, grant, rules, policy_digest, configuration_serial
+    CREDENTIAL = "credential"  # ctl: what the minted credential turned out to be: its kind and login, no secret
+    OPERATION = "operation"  # c2s: text; op, actions, verdict, rules, policy_digest, configuration_serial, binds
+    HELD = "held"  # ctl: op, ask, digest, needs
+    ANSWERED = "answered"  # ctl: op, ask, state (approved, refused, expired, withdrawn), people
+    VERDICT = "verdict"  # ctl: the last word on a held operation: op, ask, verdict, rules
+    OUTCOME = "outcome"  # ctl: op, status (ok, error, refused, unknown), tag, rows, bytes, sqlstate, duration_ms
+    ROWS = "rows"  # s2c: text is JSON lines, one array of strings or nulls a row, as the client saw them; op, columns
+    NOTICE = "notice"  # s2c: text as the client saw it; severity, sqlstate
+    DATA = "data"  # c2s or s2c: bytes of a stream (COPY, a terminal) as text; op, encoding
+    CLOSE = "close"  # ctl: exit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One timestamped record. ``dir`` is ``c2s``, ``s2c`` or ``ctl``; ``meta`` holds what differs by ``kind``.
+
+    Bytes recorded here are what the client sees: masked. Authentication phases are never recorded.
+    """
+
+    seq: int
+    at: datetime
+    dir: str
+    kind: FrameKind
+    text: str
+    meta: tuple[tuple[str, Json], ...] = ()
+
+    def line(self, who: RecordedAs) -> bytes:
+        """Return the NDJSON line, newline included. ``meta`` is JSON text, so that one column fits all protocols."""
+        row = {
+            "v": RECORDING_VERSION,
+            "sid": who.session_id,
+            "con": who.connection_id,
+            "seq": self.seq,
+            "t": timestamp(self.at),
+            "proto": who.protocol,
+            "dir": self.dir,
+            "kind": self.kind.value,
+            "text": self.text[:MAX_TEXT],
+            "meta": json.dumps(dict(self.meta), separators=(",", ":"), ensure_ascii=False),
+            "txn": who.txn,
+            "actor": who.actor,
+            "sub": who.originator,
+        }
+        return json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedAs:
+    """Who and what every frame of one connection names."""
+
+    session_id: SessionId
+    connection_id: ConnectionId
+    txn: Txn
+    protocol: str
+    actor: str
+    originator: str
+    target: str
+    principal: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """An immutable object of frames ``first`` to ``last``. Hashes are hexadecimal; sizes in bytes."""
+
+    number: int
+    key: str
+    version_id: str
+    raw_bytes: int
+    sha256_raw: str
+    sha256_stored: str
+    first: int
+    last: int
+
+
+def segment_key(session_id: SessionId, connection_id: ConnectionId, number: int) -> str:
+    return f"rec/v1/{session_id}/{connection_id}/{number:06d}.ndjson.gz"
+
+
+def manifest_key(session_id: SessionId, connection_id: ConnectionId, opened_at: datetime) -> str:
+    return f"manifests/v1/{timestamp(opened_at)[:10]}/{session_id}/{connection_id}.json"
+
+
+def segment_header(who: RecordedAs, number: int, previous_sha256: str) -> bytes:
+    """Return a segment's first line: it links the segment to the one before (empty hash for the first)."""
+    header = {"v": RECORDING_VERSION, "kind": "segment", "sid": who.session_id, "con": who.connection_id}
+    return (
+        json.dumps({**header, "number": number, "prev_sha256": previous_sha256}, separators=(",", ":")).encode() + b"\n"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """Frames that were accepted and never became durable."""
+
+    first: int
+    last: int
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The signed list of a connection's segments."""
+
+    session_id: SessionId
+    connection_id: ConnectionId
+    txn: Txn
+    leaf_hop_sha256: str
+    opened_at: datetime
+    closed_at: datetime
+    exit: str
+    segments: tuple[Segment, ...]
+    gaps: tuple[Gap, ...]
+    policy_digest: str
+    configuration_serial: int
+    broker_build: str
+    sealed_by: str
+    signature: str = ""
+
+    def merkle_root(self) -> str:
+        return merkle_root([bytes.fromhex(segment.sha256_raw) for segment in self.segments]).hex()
+
+    def signed(self) -> Mapping[str, Json]:
+        """Return exactly what the signature covers, and what the object holds besides it."""
+        return {
+            "v": RECORDING_VERSION,
+            "session": self.session_id,
+            "connection": self.connection_id,
+            "txn": self.txn,
+            "leaf_hop_sha256": self.leaf_hop_sha256,
+            "opened_at": timestamp(self.opened_at),
+            "closed_at": timestamp(self.closed_at),
+            "exit": self.exit,
+            "segments": [
+                {
+                    "number": s.number,
+                    "key": s.key,
+                    "version_id": s.version_id,
+                    "raw_bytes": s.raw_bytes,
+                    "sha256_raw": s.sha256_raw,
+                    "sha256_stored": s.sha256_stored,
+                    "first": s.first,
+                    "last": s.last,
+                }
+                for s in self.segments
+            ],
+            "merkle_root": self.merkle_root(),
+            "gaps": [{"first": gap.first, "last": gap.last, "why": gap.why} for gap in self.gaps],
+            "policy_digest": self.policy_digest,
+            "configuration_serial": self.configuration_serial,
+            "broker_build": self.broker_build,
+            "sealed_by": self.sealed_by,
+        }
+
+    def sha256(self) -> str:
+        return digest(self.signed())
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the Merkle tree hash of ``leaves`` (RFC 9162 section 2.1.1): leaf 0x00, node 0x01, split at the largest
+    power of two below the count. Pure."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\x00" + leaves[0]).digest()
+    split = 1 << ((len(leaves) - 1).bit_length() - 1)
+    return hashlib.sha256(b"\x01" + merkle_root(leaves[:split]) + merkle_root(leaves[split:])).digest()

@@ -1,0 +1,91 @@
+"""What a rule may require before it stops forbidding: a closed, versioned list.
+
+Grammar of the ``@requires`` annotation: ``approval:GROUP:COUNT`` · ``mask:RULE[,RULE...]`` · ``durable`` ·
+``record:full`` · ``bound``. An unknown or malformed requirement refuses the bundle (``ConfigurationInvalid``): a
+requirement that nobody knows would otherwise be one that nobody meets, or worse, one that everybody does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, TypeAlias, assert_never
+
+from chalicelib.domain.errors import ConfigurationInvalid
+
+REQUIREMENTS_VERSION: Final = 1
+MAX_APPROVERS: Final = 9  # more people than this never answer one card; a larger number is a typing error
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approval:
+    """``count`` different people of ``group`` must answer yes."""
+
+    group: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskWith:
+    """The named mask rules of ``masking.yaml`` apply to what comes back."""
+
+    masks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Durable:
+    """Forward only when the record is acknowledged by the bucket."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordFull:
+    """Record rows too, masked, not only statements and counts."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bound:
+    """The session must be proved with a key of the caller's, not with a secret alone."""
+
+
+Requirement: TypeAlias = Approval | MaskWith | Durable | RecordFull | Bound
+
+
+def parse_requirement(text: str) -> Requirement:
+    """Return the requirement that ``text`` states. Raises ConfigurationInvalid on anything else. Pure."""
+    head, _, rest = text.strip().partition(":")
+    match head, rest:
+        case "durable", "":
+            return Durable()
+        case "bound", "":
+            return Bound()
+        case "record", "full":
+            return RecordFull()
+        case "mask", names if names:
+            masks = tuple(part.strip() for part in names.split(","))
+            if all(_NAME.match(mask) for mask in masks):
+                return MaskWith(masks=masks)
+        case "approval", what:
+            group, _, count = what.partition(":")
+            if _NAME.match(group) and count.isascii() and count.isdigit() and 1 <= int(count) <= MAX_APPROVERS:
+                return Approval(group=group, count=int(count))
+    raise ConfigurationInvalid(
+        f"requirement {text!r} is not one of approval:GROUP:COUNT, mask:RULE[,RULE], durable, record:full, bound"
+    )
+
+
+def requirement_text(requirement: Requirement) -> str:
+    """Return the text that :func:`parse_requirement` reads back."""
+    match requirement:
+        case Approval():
+            return f"approval:{requirement.group}:{requirement.count}"
+        case MaskWith():
+            return f"mask:{','.join(requirement.masks)}"
+        case Durable():
+            return "durable"
+        case RecordFull():
+            return "record:full"
+        case Bound():
+            return "bound"
+        case _:
+            assert_never(requirement)

@@ -1,0 +1,180 @@
+"""The seams to state: one protocol per table, key and service; who may write what is in ``docs/architecture.md``.
+
+Every implementation passes ``tests/conformance``. Common contract: reads of authority are consistent reads by key;
+``put`` raises AlreadyExists (or its named kind) and changes nothing where the key is taken; anything that could not be
+reached raises StoreUnavailable; nothing is retried for longer than the client's own bounded retries. Thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from chalicelib.domain.activation import Activation
+from chalicelib.domain.ask import Answer, Ask, Use
+from chalicelib.domain.canonical import Json
+from chalicelib.domain.chain import Hop
+from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.identifiers import AskId, ConnectionId, HopId, SessionId, Txn
+from chalicelib.domain.revocation import Revocation
+from chalicelib.domain.secret import Secret
+from chalicelib.domain.session import Grant, Session
+from chalicelib.domain.verifier import Verifier
+
+
+class Chains(Protocol):
+    def put(self, hop: Hop) -> None: ...
+
+    def hops(self, txn: Txn) -> Mapping[HopId, Hop]:
+        """Return every hop of ``txn``, empty where there is none. Consistent."""
+        ...
+
+
+class Sessions(Protocol):
+    def create(self, session: Session) -> None: ...
+
+    def get(self, session_id: SessionId) -> Session:
+        """Raises NotFound."""
+        ...
+
+    def grant(self, session_id: SessionId, grant: Grant) -> Session:
+        """Make a pending session granted and return it. Raises Conflict if it is not pending (any more)."""
+        ...
+
+    def rekey(self, session_id: SessionId, verifier: Verifier, *, only_first: bool) -> None:
+        """Replace the verifier of a granted session. Raises Conflict if it is not granted, or, with ``only_first``,
+        if it has one already."""
+        ...
+
+    def close(self, session_id: SessionId, reason: str, at: datetime) -> Session:
+        """Close and return it; closing a closed one changes nothing. Raises NotFound."""
+        ...
+
+
+class Connections(Protocol):
+    def put(self, row: ConnectionRow) -> None: ...
+
+    def get(self, session_id: SessionId, connection_id: ConnectionId) -> ConnectionRow:
+        """Raises NotFound."""
+        ...
+
+    def of_session(self, session_id: SessionId) -> Sequence[ConnectionRow]: ...
+
+    def seal(
+        self, session_id: SessionId, connection_id: ConnectionId, *, at: datetime, exit: str, key: str, sha256: str
+    ) -> None:
+        """Seal an unsealed row with its manifest's key and hash. Raises Conflict if it is sealed."""
+        ...
+
+
+class Asks(Protocol):
+    def put(self, ask: Ask) -> None: ...
+
+    def get(self, ask_id: AskId) -> Ask:
+        """Raises NotFound."""
+        ...
+
+
+class Answers(Protocol):
+    def put(self, answer: Answer) -> None:
+        """Raises AlreadyDecided where this person has answered this Ask."""
+        ...
+
+    def of_ask(self, ask_id: AskId) -> Sequence[Answer]: ...
+
+
+class Uses(Protocol):
+    def put(self, use: Use) -> None:
+        """Raises AlreadyUsed where the slot is taken."""
+        ...
+
+    def of_ask(self, ask_id: AskId) -> Sequence[Use]: ...
+
+
+class Revocations(Protocol):
+    def revoke(self, key: str, *, by: str, why: str, at: datetime) -> Revocation:
+        """Put the row, its place in the feed and the new epoch in one transaction. Revoking twice returns the first."""
+        ...
+
+    def any_of(self, keys: frozenset[str]) -> Revocation | None:
+        """Return a revocation of any of ``keys``, or None. Consistent."""
+        ...
+
+    def epoch(self) -> int:
+        """Return the number of revocations so far: 0 where there is none. Consistent."""
+        ...
+
+    def since(self, number: int) -> Sequence[Revocation]:
+        """Return those numbered above ``number``, in order."""
+        ...
+
+
+class Once(Protocol):
+    def claim(self, kind: str, value: str, payload: str, *, expires_at: datetime, now: datetime) -> str | None:
+        """Return None where ``kind#value`` was free and is now taken until ``expires_at``; else the payload that the
+        first claimer left. An expired row is free: the time is compared here, since tables expire rows late."""
+        ...
+
+
+class Activations(Protocol):
+    def put(self, activation: Activation) -> None:
+        """Raises Conflict unless the serial is the last plus one and it names the last's bundle as the previous."""
+        ...
+
+    def latest(self) -> Activation:
+        """Raises NotFound where nothing was ever activated. Consistent."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectVersion:
+    key: str
+    version_id: str
+
+
+class Objects(Protocol):
+    """The bucket: objects are put once and never replaced."""
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        """Put with a SHA-256 checksum and ``If-None-Match: *``. Raises AlreadyExists where the key is taken."""
+        ...
+
+    def get(self, key: str, version_id: str | None = None) -> bytes:
+        """Raises NotFound."""
+        ...
+
+    def keys(self, prefix: str) -> Sequence[str]: ...
+
+
+class Secrets(Protocol):
+    def get(self, reference: str) -> Secret:
+        """Raises NotFound, StoreUnavailable."""
+        ...
+
+
+class Functions(Protocol):
+    """Lambda functions with roles of their own."""
+
+    def invoke(self, name: str, payload: Mapping[str, Json]) -> Mapping[str, Json]:
+        """Invoke and return its answer. A refusal that the function answered is raised as the AccessError it was
+        (same class and code); a crash, timeout or unknown answer is StoreUnavailable."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs with one key of one purpose."""
+
+    def sign(self, typ: str, payload: bytes) -> str:
+        """Return a compact JWS (ES256) with header ``typ``, ``alg`` and ``kid`` over ``payload`` (4,000 bytes at
+        most: KMS signs 4,096 bytes of signing input as they are)."""
+        ...
+
+
+class Keys(Protocol):
+    """Public keys, by purpose: what a verifier may trust for what."""
+
+    def public_keys(self, purpose: str) -> Mapping[str, Mapping[str, str]]:
+        """Return ``kid`` to public JWK for ``purpose``: token, answer, record or activation."""
+        ...

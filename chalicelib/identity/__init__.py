@@ -1,0 +1,1 @@
+"""Who vouches: one declaration per issuer, one verifier; our tokens; our signatures. The only door to PyJWT."""

@@ -1,0 +1,1 @@
+"""Cedar: evaluate, explain, obligations. The only door to cedarpy."""

@@ -1,0 +1,1 @@
+"""One verb each: parse nothing, render nothing, decide and do."""

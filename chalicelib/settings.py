@@ -1,0 +1,95 @@
+"""The settings of the Lambdas: read from the environment once per process, here and nowhere else in ``chalicelib``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from chalicelib.domain.errors import ConfigurationInvalid
+
+
+class SystemClock:
+    """The real time."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreSettings:
+    """Where state lives. ``prefix`` begins every table's and key alias's name; AWS endpoints come from botocore's own
+    variables (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_LAMBDA``), so that no code of ours knows of an emulator."""
+
+    prefix: str
+    region: str
+    bucket: str
+    lock_days: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the control plane is told. ``public_url`` is the API's own origin: issuer and audience of its tokens."""
+
+    store: StoreSettings
+    stage: str
+    public_url: str
+    broker_audience: str
+    broker_host: str
+    broker_postgres_port: int
+    broker_ca_pem: str
+    slack_signing_secret: str
+    slack_bot_token: str
+    slack_channel: str
+    slack_api_url: str
+    function_prefix: str
+
+
+def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSettings:
+    """Raises ConfigurationInvalid naming the variable that is missing or wrong."""
+    env = os.environ if environment is None else environment
+    return StoreSettings(
+        prefix=_need(env, "COUNTERSIGN_PREFIX"),
+        region=_need(env, "AWS_DEFAULT_REGION") if "AWS_DEFAULT_REGION" in env else _need(env, "AWS_REGION"),
+        bucket=_need(env, "COUNTERSIGN_BUCKET"),
+        lock_days=_number(env, "COUNTERSIGN_LOCK_DAYS", default="1"),
+    )
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that ``environment``, else the process's own, holds. Raises ConfigurationInvalid."""
+    env = os.environ if environment is None else environment
+    public_url = _need(env, "COUNTERSIGN_PUBLIC_URL").rstrip("/")
+    return Settings(
+        store=read_store_settings(env),
+        stage=_need(env, "COUNTERSIGN_STAGE"),
+        public_url=public_url,
+        broker_audience=env.get("COUNTERSIGN_BROKER_AUDIENCE", f"{public_url}/v1"),
+        broker_host=_need(env, "COUNTERSIGN_BROKER_HOST"),
+        broker_postgres_port=_number(env, "COUNTERSIGN_BROKER_POSTGRES_PORT"),
+        broker_ca_pem=_need(env, "COUNTERSIGN_BROKER_CA_PEM").replace("\\n", "\n"),
+        slack_signing_secret=_need(env, "COUNTERSIGN_SLACK_SIGNING_SECRET"),
+        slack_bot_token=_need(env, "COUNTERSIGN_SLACK_BOT_TOKEN"),
+        slack_channel=_need(env, "COUNTERSIGN_SLACK_CHANNEL"),
+        slack_api_url=env.get("COUNTERSIGN_SLACK_API_URL", "https://slack.com/api/"),
+        function_prefix=_need(env, "COUNTERSIGN_FUNCTION_PREFIX"),
+    )
+
+
+def _need(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "")
+    if not value:
+        raise ConfigurationInvalid(f"the environment variable {name} is not set")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: str = "") -> int:
+    text = env.get(name, default)
+    if not text.isascii() or not text.isdigit():
+        raise ConfigurationInvalid(f"the environment variable {name} is not a whole number")
+    return int(text)

@@ -1,0 +1,1 @@
+"""The Slack edge: cards out, clicks in. The only door to slack_bolt."""

@@ -1,0 +1,1 @@
+"""The command line: for pipelines, auditors and operators."""

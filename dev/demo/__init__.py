@@ -1,0 +1,1 @@
+"""The demo: its bundle and its story."""
