@@ -34,7 +34,8 @@ class StoreSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the control plane is told. ``public_url`` is the API's own origin: issuer and audience of its tokens."""
+    """What the control plane is told. ``slack_signing_secret`` and ``slack_bot_token`` are references into the secret
+    store (names or ARNs), never values; a function's name is ``function_prefix`` and its own. ``public_url`` is the API's own origin: issuer and audience of its tokens."""
 
     store: StoreSettings
     stage: str

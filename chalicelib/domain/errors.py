@@ -8,6 +8,7 @@ of ours: the edge answers ``internal`` and fails closed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -201,6 +202,19 @@ class ProtocolViolation(AccessError):
 
     code = "protocol_violation"
     hint = "Use a client that speaks the protocol."
+
+
+def refusal(error: AccessError) -> dict[str, str]:
+    """Return what one function of ours tells another of a refusal: code, public text, next step. No detail."""
+    return {"code": error.code, "public": error.public, "hint": error.next_step}
+
+
+def refused(told: Mapping[str, object]) -> AccessError:
+    """Return the error that :func:`refusal` told of; an unknown code is StoreUnavailable, never a success. Pure."""
+    for cls in leaf_errors():
+        if cls.code == told.get("code") and cls is not AccessError:
+            return cls(str(told.get("public", "")), hint=str(told.get("hint", "")))
+    return StoreUnavailable("a function answered in a way that is not known", code=told.get("code"))
 
 
 def leaf_errors() -> tuple[type[AccessError], ...]:
