@@ -31,7 +31,7 @@ test: $(READY) ## All tests
 check: $(READY) ## Format, lint, types, import rules, docs
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
-	@$(BIN)/python -m ruff check --isolated --config .ci/app-imports.toml app.py
+	@$(BIN)/python -m ruff check --config .ci/app-imports.toml app.py
 	@$(BIN)/python -m mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python .ci/docs.py

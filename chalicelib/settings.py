@@ -35,7 +35,9 @@ class StoreSettings:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What the control plane is told. ``slack_signing_secret`` and ``slack_bot_token`` are references into the secret
-    store (names or ARNs), never values; a function's name is ``function_prefix`` and its own. ``public_url`` is the API's own origin: issuer and audience of its tokens."""
+    store (names or ARNs), never values; a function's name is ``function_prefix`` and its own. ``public_url`` is the
+    API's own origin: issuer and audience of its tokens. ``waiters`` is how many callers may wait for people at once,
+    over all processes: a share of the API function's concurrency (10 of the 50 that a small deployment reserves)."""
 
     store: StoreSettings
     stage: str
@@ -49,6 +51,7 @@ class Settings:
     slack_channel: str
     slack_api_url: str
     function_prefix: str
+    waiters: int = 10
 
 
 def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSettings:
@@ -79,6 +82,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         slack_channel=_need(env, "COUNTERSIGN_SLACK_CHANNEL"),
         slack_api_url=env.get("COUNTERSIGN_SLACK_API_URL", "https://slack.com/api/"),
         function_prefix=_need(env, "COUNTERSIGN_FUNCTION_PREFIX"),
+        waiters=_number(env, "COUNTERSIGN_WAITERS", default="10"),
     )
 
 

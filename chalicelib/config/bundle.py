@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chalicelib.domain.identity import Person
-from chalicelib.domain.issuer import IssuerDeclaration
+from chalicelib.domain.issuer import Issuer
 from chalicelib.domain.masking import MaskRule
-from chalicelib.domain.target import Target
 from chalicelib.domain.policy import Policy
+from chalicelib.domain.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Bundle:
     digest: str
     serial: int
     targets: Mapping[str, Target]
-    issuers: tuple[IssuerDeclaration, ...]
+    issuers: tuple[Issuer, ...]
     people: tuple[Person, ...]
     masks: Mapping[str, MaskRule]
     policy: Policy
@@ -35,10 +35,22 @@ class Bundle:
         """Return the people of whom an alias is in ``accountable``."""
         return tuple(p for p in self.people if set(p.aliases) & set(accountable))
 
+    def knows_who_is_behind(self, accountable: tuple[str, ...]) -> bool:
+        """Return whether somebody is named and every alias is a person of ours: else whoever is behind the run could
+        be the one who answers for it under another name."""
+        known = {alias for person in self.people for alias in person.aliases}
+        return bool(accountable) and set(accountable) <= known
+
 
 class Bundles(Protocol):
     """Gives the active bundle."""
 
     def current(self) -> Bundle:
-        """Return the active bundle, at most 10 s old. Raises ConfigurationInvalid or StoreUnavailable."""
+        """Return the bundle that operations are decided by, read at most 10 s ago. A newer one that cannot be loaded
+        leaves the old in force for 10 minutes. Raises ConfigurationInvalid or StoreUnavailable."""
+        ...
+
+    def for_new_sessions(self) -> Bundle:
+        """Return the bundle that a new session is decided by: the same, but with no grace for a newer one that cannot
+        be loaded. Raises ConfigurationInvalid or StoreUnavailable."""
         ...

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Final
 
 from chalicelib.domain.canonical import Json, digest, timestamp
@@ -153,7 +154,7 @@ def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
     root = found[0]
     if root.depth != 0 or root.kind is not HopKind.ORIGIN or root.parent_sha256:
         raise ProofInvalid("the chain of identities does not start at its origin", hop=root.id)
-    for parent, child in zip(found, found[1:], strict=False):
+    for parent, child in pairwise(found):
         if (
             child.depth != parent.depth + 1
             or child.parent_sha256 != parent.sha256()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from chalicelib.domain.canonical import Json, digest, timestamp
 from chalicelib.domain.identifiers import ConnectionId, HopId, SessionId, Txn
 
 
@@ -32,3 +34,24 @@ class ConnectionRow:
     exit: str = ""
     manifest_key: str = ""
     manifest_sha256: str = ""
+
+    def hashed(self) -> Mapping[str, Json]:
+        """Return exactly what the next row's ``previous_sha256`` covers: what is put; sealing changes none of it."""
+        return {
+            "id": self.id,
+            "session": self.session_id,
+            "txn": self.txn,
+            "leaf_hop": self.leaf_hop,
+            "target_hop": self.target_hop,
+            "target": self.target,
+            "principal": self.principal,
+            "peer": self.peer,
+            "boot": self.boot,
+            "number": self.number,
+            "previous_sha256": self.previous_sha256,
+            "opened_at": timestamp(self.opened_at),
+        }
+
+    def sha256(self) -> str:
+        """Return the row's hash, 64 hexadecimal digits."""
+        return digest(self.hashed())

@@ -43,6 +43,18 @@ class BodyTooLarge(BadRequest):
     hint = "Send a smaller body."
 
 
+class UnsupportedGrantType(BadRequest):
+    code = "unsupported_grant_type"
+    hint = "Exchange the issuer's token: grant_type=urn:ietf:params:oauth:grant-type:token-exchange."
+
+
+class InvalidTarget(BadRequest):
+    """The ``audience`` or ``resource`` of an exchange is not one that this service issues tokens for (RFC 8707)."""
+
+    code = "invalid_target"
+    hint = "Leave audience and resource out, or give this service's own address."
+
+
 class Unauthenticated(AccessError):
     """Who is asking could not be established."""
 

@@ -14,15 +14,15 @@ class TeamRule:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IssuerDeclaration:
+class Issuer:
     """One issuer of ours. ``url`` is compared with ``iss`` exactly; keys come from ``jwks_uri`` and from nowhere else.
 
     ``require``: claim to the values of which one must be equal. ``forbid``: claim to values that refuse. ``subject``:
     the claims whose values, joined with ``:``, are the immutable subject, without the run. ``run``: those that name
-    the run and job. ``accountable``: (alias prefix, claim) of the people behind it; ``unknown_trigger``: claim to values
-    where those people are not known (a schedule, a re-run). ``keep``: claims kept as attributes; ``ignore``: claims
-    known and not used; any other claim is reported. ``many_tenants``: it serves the world, so ``require`` must hold
-    one of ``tenant_claims``. ``max_lifetime_s`` caps ``exp - iat``.
+    the run and job. ``accountable``: (alias prefix, claim) of the people behind it; ``unknown_trigger``: claim to
+    values where those people are not known (a schedule, a re-run). ``keep``: claims kept as attributes; ``ignore``:
+    claims known and not used; any other claim is reported. ``many_tenants``: it serves the world, so ``require`` must
+    hold one of ``tenant_claims``. ``max_lifetime_s`` caps ``exp - iat``.
     """
 
     name: str

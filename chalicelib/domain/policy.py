@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol, TypeAlias
 
 from chalicelib.domain.canonical import Json
@@ -18,8 +19,8 @@ class PolicyQuestion:
     """May the leaf of ``chain`` (its current actor) do ``action`` on ``target`` as ``principal``?
 
     ``chain`` never contains the target hop. ``context`` holds what the action's schema declares beside the common
-    fields, which the engine fills in itself from ``chain`` and ``now``. ``met`` are the ids of rules whose approvals
-    have been given for exactly this.
+    fields, which the engine fills in itself from ``chain`` and ``now``. ``trigger_known``: the people behind the
+    run are people of ours. ``met`` are the ids of rules whose approvals have been given for exactly this.
     """
 
     chain: Chain
@@ -27,12 +28,13 @@ class PolicyQuestion:
     principal: str
     action: str
     context: Mapping[str, Json]
+    trigger_known: bool
     now: datetime
     met: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Permitted:
+class Allow:
     """Allowed, once what we do ourselves is done: ``masks`` by name, ``durable``, ``record_full``, ``bound``.
     ``rules`` are the ids of the permits, the obligations met and the approvals used, sorted."""
 
@@ -52,7 +54,7 @@ class NeedsApproval:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NotPermitted:
+class Deny:
     """No permit, a forbid that cannot be met, or an error. ``public`` and ``hint`` may be shown."""
 
     rules: tuple[str, ...]
@@ -60,13 +62,50 @@ class NotPermitted:
     hint: str
 
 
-Outcome: TypeAlias = Permitted | NeedsApproval | NotPermitted
+Decision: TypeAlias = Allow | NeedsApproval | Deny
 
 
 class Policy(Protocol):
-    """A validated policy set. Thread-safe; decides from memory and never raises: any failure is NotPermitted."""
+    """A validated policy set. Thread-safe; decides from memory and never raises: any failure is Deny."""
 
     @property
     def digest(self) -> str: ...
 
-    def decide(self, question: PolicyQuestion) -> Outcome: ...
+    def decide(self, question: PolicyQuestion) -> Decision: ...
+
+    def covers_session(self, rule: str) -> bool:
+        """Whether an approval of ``rule`` given to open a session counts for that session's operations too. False for
+        a rule that is not known, or that does not say so."""
+        ...
+
+
+class MentionKind(StrEnum):
+    """What a policy names that another file of the bundle must define."""
+
+    ENVIRONMENT = "environment"
+    TARGET = "target"
+    TEAM = "team"
+    ISSUER = "issuer"
+    MASK = "mask"
+    GROUP = "group"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mention:
+    """A name in a policy, and where. ``people`` is how many of a group must answer; 0 for the other kinds.
+
+    A misspelt name in a ``forbid`` is a rule that never applies, so the loader refuses names that nobody defines.
+    """
+
+    kind: MentionKind
+    name: str
+    people: int
+    file: str
+    line: int
+
+
+class CompiledPolicy(Policy, Protocol):
+    """A policy fresh from its texts, which also tells what it names."""
+
+    @property
+    def mentions(self) -> tuple[Mention, ...]: ...

@@ -6,9 +6,13 @@ header's ``typ`` stops a signature over one kind of thing from standing for anot
 
 from __future__ import annotations
 
+import base64
 from enum import StrEnum
+from typing import Final
 
 from chalicelib.domain.canonical import canonical
+
+MAX_SIGNING_INPUT: Final = 4096  # what KMS Sign takes as it is (MessageType RAW), so that no signer signs a bare digest
 
 
 class KeyPurpose(StrEnum):
@@ -23,3 +27,24 @@ class KeyPurpose(StrEnum):
 def signed_payload(sha256: str) -> bytes:
     """Return the payload that a signature over the value with this hash has."""
     return canonical({"sha256": sha256})
+
+
+def signing_input(typ: str, kid: str, payload: bytes) -> bytes:
+    """Return the JWS signing input (RFC 7515 section 5.1) of ``payload`` under ES256: what every Signer signs.
+
+    Raises ValueError past ``MAX_SIGNING_INPUT`` bytes. Pure.
+    """
+    header = canonical({"alg": "ES256", "kid": kid, "typ": typ})
+    text = _base64url(header) + b"." + _base64url(payload)
+    if len(text) > MAX_SIGNING_INPUT:
+        raise ValueError(f"a signing input of {len(text)} bytes is past the {MAX_SIGNING_INPUT} that KMS signs")
+    return text
+
+
+def compact(signing: bytes, signature: bytes) -> str:
+    """Return the compact JWS of a signing input and its 64 bytes ``r || s`` (RFC 7518 section 3.4). Pure."""
+    return (signing + b"." + _base64url(signature)).decode()
+
+
+def _base64url(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")

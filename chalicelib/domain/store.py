@@ -52,6 +52,10 @@ class Sessions(Protocol):
         """Close and return it; closing a closed one changes nothing. Raises NotFound."""
         ...
 
+    def of_txn(self, txn: Txn) -> Sequence[Session]:
+        """Return the sessions of a chain, oldest first. For reviews: it may lag, and nothing is decided on it."""
+        ...
+
 
 class Connections(Protocol):
     def put(self, row: ConnectionRow) -> None: ...
@@ -74,6 +78,10 @@ class Asks(Protocol):
 
     def get(self, ask_id: AskId) -> Ask:
         """Raises NotFound."""
+        ...
+
+    def since(self, created_after: datetime) -> Sequence[Ask]:
+        """Return those created at ``created_after`` or later, oldest first. It may lag; for the cards' reconciler."""
         ...
 
 
@@ -115,6 +123,10 @@ class Once(Protocol):
     def claim(self, kind: str, value: str, payload: str, *, expires_at: datetime, now: datetime) -> str | None:
         """Return None where ``kind#value`` was free and is now taken until ``expires_at``; else the payload that the
         first claimer left. An expired row is free: the time is compared here, since tables expire rows late."""
+        ...
+
+    def held(self, kind: str, value: str, *, now: datetime) -> str | None:
+        """Return the payload of a claim that has not expired, else None. Consistent; writes nothing."""
         ...
 
 

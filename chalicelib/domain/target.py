@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from chalicelib.domain.secret import Secret
+
 
 class Protocol(StrEnum):
     """What the broker speaks."""
@@ -51,3 +53,12 @@ class Target:
     def principal(self, name: str) -> Principal | None:
         """Return the principal of that name, or None."""
         return next((principal for principal in self.principals if principal.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credential:
+    """What a target takes for one connection, as ``mint`` returns it. ``kind`` is ``password``."""
+
+    kind: str
+    login: str
+    secret: Secret

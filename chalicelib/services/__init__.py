@@ -1,1 +1,1 @@
-"""One verb each: parse nothing, render nothing, decide and do."""
+"""One verb each, over the domain's protocols: no AWS, no HTTP, no Slack, and no clock but the one that is passed in."""

@@ -1,1 +1,3 @@
-"""The Slack edge: cards out, clicks in. The only door to slack_bolt."""
+"""The Slack edge: signatures checked, clicks handed to ``decide``, cards posted.
+
+The one door to slack_bolt and slack_sdk."""

@@ -1,1 +1,1 @@
-"""DynamoDB, S3, KMS, Lambda and Secrets Manager behind the protocols of the domain. The only door to boto3 and pynamodb."""
+"""DynamoDB, S3, KMS, Lambda and Secrets Manager behind the domain's protocols: the only door to boto3 and pynamodb."""

@@ -1,0 +1,160 @@
+"""The composition root of the Lambdas: settings, stores, services, and one function for each role. No logic.
+
+Importing it reads no setting and opens no store, so that the Chalice command line can; each function makes what its own
+role may use, at its first call, and keeps it. The streams of asks and answers are mapped to ``post_cards`` by the
+infrastructure and not by a decorator: Chalice would need their ARNs at import, and offers neither filter nor failure
+destination.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from aws_lambda_powertools import Logger
+from chalice.app import CloudWatchEvent, Rate
+
+from chalicelib.api.application import application
+from chalicelib.api.audit_log import LogAudit
+from chalicelib.api.edge import Broker, Plane, SlackEdge
+from chalicelib.domain.canonical import Json
+from chalicelib.domain.secret import Secret
+from chalicelib.services.assembly import (
+    Parts,
+    api_services,
+    cards_service,
+    decide_service,
+    exchange_service,
+    mint_service,
+)
+from chalicelib.services.functions import (
+    Handler,
+    answered,
+    decide_handler,
+    mint_handler,
+    sign_handler,
+    stream_records,
+)
+from chalicelib.services.post_cards import PostCards
+from chalicelib.settings import Settings, SystemClock, read_settings
+
+logger = Logger(service="countersign")
+
+
+@lru_cache(1)
+def settings() -> Settings:
+    return read_settings()
+
+
+@lru_cache(1)
+def parts() -> Parts:
+    from chalicelib.config.active import ActiveBundle
+    from chalicelib.identity.jws import verify_activation
+    from chalicelib.policy.engine import compile_policy
+    from chalicelib.store.opened import open_stores
+
+    clock = SystemClock()
+    stores = open_stores(settings().store, function_prefix=settings().function_prefix, clock=clock)
+    bundles = ActiveBundle(
+        activations=stores.activations,
+        objects=stores.objects,
+        verify=lambda activation: verify_activation(activation, stores.keys),
+        compile_policy=compile_policy,
+        clock=clock,
+    )
+    return Parts(
+        stores=stores,
+        bundles=bundles,
+        clock=clock,
+        audit=LogAudit(logger),
+        public_url=settings().public_url,
+        audience=settings().broker_audience,
+    )
+
+
+def secret(reference: str) -> Callable[[], Secret]:
+    return lambda: parts().stores.secrets.get(reference)
+
+
+@lru_cache(1)
+def slack_edge() -> SlackEdge:
+    from chalicelib.slack.clicks import Clicks
+    from chalicelib.slack.signature import SlackSignature
+
+    verify = SlackSignature(secret(settings().slack_signing_secret), parts().clock)
+    return Clicks(verify=verify, functions=parts().stores.functions)
+
+
+@lru_cache(1)
+def plane() -> Plane:
+    told = settings()
+    return Plane(
+        services=api_services(parts(), waiters=told.waiters, pause=time.sleep),
+        slack=slack_edge,
+        broker=Broker(host=told.broker_host, postgres_port=told.broker_postgres_port, ca_pem=told.broker_ca_pem),
+        clock=parts().clock,
+    )
+
+
+@lru_cache(1)
+def sign_work() -> Handler:
+    from chalicelib.identity.jwks import fetch_jwks
+
+    return sign_handler(exchange_service(parts(), fetch_jwks))
+
+
+@lru_cache(1)
+def decide_work() -> Handler:
+    from chalicelib.slack.signature import SlackSignature
+
+    return decide_handler(
+        decide_service(parts(), SlackSignature(secret(settings().slack_signing_secret), parts().clock))
+    )
+
+
+@lru_cache(1)
+def mint_work() -> Handler:
+    return mint_handler(mint_service(parts()))
+
+
+@lru_cache(1)
+def cards() -> PostCards:
+    from chalicelib.slack.poster import SlackPoster
+
+    told = settings()
+    poster = SlackPoster(api_url=told.slack_api_url, token=secret(told.slack_bot_token), channel=told.slack_channel)
+    return cards_service(parts(), poster)
+
+
+app = application(plane, logger)
+
+
+def failed() -> None:
+    logger.exception("unhandled")
+
+
+@app.lambda_function(name="sign")
+def sign(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return answered(lambda given: sign_work()(given), event, failed)
+
+
+@app.lambda_function(name="decide")
+def decide(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return answered(lambda given: decide_work()(given), event, failed)
+
+
+@app.lambda_function(name="mint")
+def mint(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return answered(lambda given: mint_work()(given), event, failed)
+
+
+@app.lambda_function(name="post_cards")
+def post_cards(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return {"failed": cards()(stream_records(event))}
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES), name="reconcile")
+def reconcile(_event: CloudWatchEvent) -> Mapping[str, Json]:
+    return {"failed": cards().reconcile()}

@@ -1,0 +1,241 @@
+"""The broker: ``python -m broker``. Composition root: settings, stores, the one flow, engine, listener; and its end.
+
+Rules: it listens only once the configuration and the revocation feed were read; it says so in one log line
+(``listening``, with host and port). SIGTERM and SIGINT stop accepting, end every connection in its own protocol, seal,
+and exit within 25 s, which is what Fargate's default stop timeout of 30 s leaves. One process per vCPU: one event loop,
+one pool for what blocks, one for uploads, and the periodic threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeVar
+
+import uvloop
+
+from broker.admission import Admissions
+from broker.configuration import ActiveConfiguration
+from broker.connection import Connection, Gateway
+from broker.drive import Driver
+from broker.engines.postgres.languages import SqlLanguages
+from broker.engines.postgres.session import PostgresEngine
+from broker.evidence import Evidence
+from broker.holds import HoldPoller
+from broker.inspection import Inspector
+from broker.listeners.limits import Strangers
+from broker.listeners.tcp import Listener, bind
+from broker.listeners.tls import postgres_tls
+from broker.liveness import Liveness
+from broker.logs import LogAudit, log_to_stderr
+from broker.recorder import Recorder
+from broker.settings import Settings, SystemClock, read_settings
+from broker.tasks import Tasks
+from broker.threads import Periodic, WorkerPool
+from chalicelib.config.active import ActiveBundle
+from chalicelib.domain.errors import AccessError
+from chalicelib.domain.identifiers import ulid
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.verifier import Verifier
+from chalicelib.identity.jws import verify_activation, verify_answer, verify_hop
+from chalicelib.policy.engine import compile_policy
+from chalicelib.settings import StoreSettings
+from chalicelib.store.opened import Stores, open_stores
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DRAIN_S: Final = 25.0
+# Store calls of connections that open, settle or close: each waits some milliseconds for the network, and 32 keep up
+# with a burst of a hundred logins; the queue is that burst several times over.
+POOL_THREADS: Final = 32
+POOL_QUEUE: Final = 512
+UPLOAD_THREADS: Final = 16  # eight segments at once for two busy connections; the rest wait milliseconds
+UPLOAD_QUEUE: Final = 4096  # every open connection may have eight
+PEPPER_BYTES: Final = 32
+
+_log = logging.getLogger("broker")
+
+
+class Entrance:
+    """``flow.Door`` over Admissions and Gateway: admission is only ever used to open, and at once."""
+
+    def __init__(self, admissions: Admissions, gateway: Gateway) -> None:
+        self._admissions = admissions
+        self._gateway = gateway
+
+    def verifier(self, login: str) -> Verifier:
+        return self._admissions.verifier(login)
+
+    def open(self, login: str, peer: str) -> Connection:
+        return self._gateway.open(self._admissions.admit(login, peer))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What was put together: the engine's half belongs to the loop, the rest to threads."""
+
+    entrance: Entrance
+    configuration: ActiveConfiguration
+    pool: WorkerPool
+
+
+def put_together(settings: Settings, stores: Stores, clock: SystemClock, started: ExitStack) -> Parts:
+    """Return the one flow over ``stores``, its threads running; ``started`` stops them. Raises AccessError where the
+    configuration or the revocation feed cannot be read."""
+    bundles = ActiveBundle(
+        activations=stores.activations,
+        objects=stores.objects,
+        verify=lambda activation: verify_activation(activation, stores.keys),
+        compile_policy=compile_policy,
+        clock=clock,
+    )
+    evidence = Evidence(
+        verify_hop=lambda hop: verify_hop(hop, stores.keys),
+        verify_answer=lambda answer: verify_answer(answer, stores.keys),
+    )
+    configuration = ActiveConfiguration(bundles=bundles, clock=clock)
+    liveness = Liveness(revocations=stores.revocations, clock=clock)
+    poller = HoldPoller(answers=stores.answers, uses=stores.uses, evidence=evidence, clock=clock)
+    signer = stores.signer(KeyPurpose.RECORD.value)
+    audit = LogAudit()
+    boot = f"boot_{ulid(clock.now())}"
+    uploads = _pool("uploads", UPLOAD_THREADS, UPLOAD_QUEUE, started)
+    pool = _pool("blocking", POOL_THREADS, POOL_QUEUE, started)
+    recorder = Recorder(
+        objects=stores.objects,
+        connections=stores.connections,
+        signer=signer,
+        pool=uploads,
+        clock=clock,
+        build=settings.build,
+        sealed_by=f"broker:{settings.host}:{boot}",
+    )
+    admissions = Admissions(
+        sessions=stores.sessions,
+        chains=stores.chains,
+        connections=stores.connections,
+        revocations=stores.revocations,
+        asks=stores.asks,
+        answers=stores.answers,
+        uses=stores.uses,
+        bundles=bundles,
+        evidence=evidence,
+        liveness=liveness,
+        audit=audit,
+        clock=clock,
+        pepper=secrets.token_bytes(PEPPER_BYTES),
+    )
+    gateway = Gateway(
+        sessions=stores.sessions,
+        chains=stores.chains,
+        connections=stores.connections,
+        revocations=stores.revocations,
+        asks=stores.asks,
+        answers=stores.answers,
+        uses=stores.uses,
+        bundles=bundles,
+        functions=stores.functions,
+        mint_function=settings.mint_function,
+        signer=signer,
+        evidence=evidence,
+        inspector=Inspector(configuration),
+        configuration=configuration,
+        liveness=liveness,
+        recorder=recorder,
+        poller=poller,
+        audit=audit,
+        clock=clock,
+        boot=boot,
+    )
+    configuration.step()
+    configuration.current()
+    liveness.step()
+    for name, step, every_s in (
+        ("configuration", configuration.step, 1.0),
+        ("liveness", liveness.step, 1.0),
+        ("holds", poller.step, 0.5),
+        ("recorder", recorder.step, 0.25),
+    ):
+        _periodic(name, step, every_s, started)
+    return Parts(entrance=Entrance(admissions, gateway), configuration=configuration, pool=pool)
+
+
+def _periodic(name: str, step: Callable[[], None], every_s: float, started: ExitStack) -> None:
+    periodic = Periodic(name, step, every_s=every_s)
+    periodic.start()
+    started.callback(periodic.stop)
+
+
+def _pool(name: str, threads: int, queue: int, started: ExitStack) -> WorkerPool:
+    pool = WorkerPool(name, threads=threads, queue=queue)
+    started.callback(pool.close)
+    return pool
+
+
+async def serve(settings: Settings, parts: Parts, clock: SystemClock, stopping: asyncio.Event) -> None:
+    """Listen until ``stopping``; then end every connection, within DRAIN_S."""
+    tasks, driving = Tasks(), Tasks()
+    engine = PostgresEngine(
+        door=parts.entrance,
+        driver=Driver(pool=parts.pool, tasks=driving),
+        languages=SqlLanguages(configuration=parts.configuration, clock=clock),
+        tls=postgres_tls(settings.tls_certificate, settings.tls_key),
+        clock=clock,
+    )
+    listener = Listener(bind(settings.listen_host, settings.postgres_port), engine, strangers=Strangers(), tasks=tasks)
+    accepting = tasks.start("accept", listener.accept())
+    tasks.start("tick", engine.tick())
+    host, port = listener.address
+    _log.info("listening", extra={"protocol": "postgres", "host": host, "port": port, "build": settings.build})
+    stopped = tasks.start("stopping", stopping.wait())
+    await asyncio.wait({accepting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("draining")
+    accepting.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await engine.drain()
+            await driving.drained()
+    await tasks.cancel_all()
+    await driving.cancel_all()
+
+
+async def _until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    await work(stopping)
+
+
+def main() -> int:
+    """Run until told to stop; return the exit status."""
+    log_to_stderr()
+    clock = SystemClock()
+    try:
+        settings = read_settings()
+        stores = open_stores(
+            StoreSettings(
+                prefix=settings.prefix, region=settings.region, bucket=settings.bucket, lock_days=settings.lock_days
+            ),
+            clock=clock,
+        )
+        with ExitStack() as started:
+            parts = put_together(settings, stores, clock, started)
+            uvloop.run(_until_told(lambda stopping: serve(settings, parts, clock, stopping)))
+    except (AccessError, OSError) as error:
+        why = error.public if isinstance(error, AccessError) else type(error).__name__
+        _log.error("the broker cannot run", extra={"why": why})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""One open connection: what an engine submits to, records with, and asks whether it may go on.
+
+Rules: :meth:`Connection.submit` is the only place where an operation gets its Verdict; an exception anywhere in it is a
+Block; what is forwarded was accepted by the recorder first. Everything but :meth:`Connection.close` is memory, so that
+it may run on the event loop. Does not: understand a protocol, wait, see bytes from the target before they are masked.
+Source: architecture, "An operation", "Accepted and durable", "Threads and loops".
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, assert_never
+
+from broker.admission import Admission
+from broker.asking import make_ask
+from broker.configuration import ActiveConfiguration
+from broker.holds import Held, HoldStores
+from broker.inspection import Inspection
+from broker.liveness import Liveness
+from broker.recorder import Recording
+from broker.recorder.recorder import Closing
+from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.canonical import Json
+from chalicelib.domain.errors import (
+    AccessError,
+    GrantExpired,
+    GrantRevoked,
+    HeldInTransaction,
+    MaskWrittenBack,
+    PolicyDenied,
+    RecordingUnavailable,
+)
+from chalicelib.domain.identifiers import ConnectionId, OperationId
+from chalicelib.domain.masking import SENTINEL
+from chalicelib.domain.operation import Block, Forward, Hold, Operation, Ruling, Verdict, verdict_word
+from chalicelib.domain.policy import Allow, Deny, NeedsApproval
+from chalicelib.domain.recording import MAX_TEXT, FrameKind
+from chalicelib.domain.target import Credential
+
+_SENTINEL: Final = SENTINEL.encode()
+INTERNAL: Final = AccessError("the operation could not be judged, so it was not forwarded")
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """What is known of a connection once it is open."""
+
+    id: ConnectionId
+    admission: Admission
+    credential: Credential
+    closing: Closing
+
+
+class Connection:
+    """One admitted transport in a Session. ``Gateway.open`` makes one. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        opened: Opened,
+        recording: Recording,
+        inspection: Inspection,
+        configuration: ActiveConfiguration,
+        liveness: Liveness,
+        holds: HoldStores,
+        audit: AuditLog,
+    ) -> None:
+        self.id = opened.id
+        self.admission = opened.admission
+        self.credential = opened.credential
+        self.recording = recording
+        self._closing = opened.closing
+        self._inspection = inspection
+        self._configuration = configuration
+        self._liveness = liveness
+        self._holds = holds
+        self._audit = audit
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+        self._was_ending = False
+        self._is_closed = False
+        liveness.watch(self._looked)
+
+    # -- an operation ----------------------------------------------------------------------------------------------
+
+    def submit(self, op: Operation, *, in_transaction: bool) -> Verdict:
+        """Return what becomes of ``op``, recorded. Never blocks, never raises: whatever fails is a Block.
+
+        A Forward may be sent once its frame is accepted (it is), or, where it says ``durable``, once
+        :attr:`durable_upto` has reached :attr:`accepted`.
+        """
+        verdict = self._guarded(op, in_transaction)
+        try:
+            self._record_operation(op, verdict)
+        except AccessError as error:
+            return self._block(error)
+        except Exception:
+            _logger.exception("an operation could not be recorded", extra={"connection_id": self.id})
+            return self._block(INTERNAL)
+        return verdict
+
+    def preview(self, op: Operation, *, in_transaction: bool = False) -> Verdict:
+        """Return what :meth:`submit` would say now, and record nothing: it must be submitted before it runs."""
+        return self._guarded(op, in_transaction)
+
+    def hold(self, op: Operation, verdict: Hold, state: tuple[tuple[str, str], ...] = ()) -> Held:
+        """Return the held ``op``, nothing put yet. ``state``: what else changes its meaning (a role, a search path).
+
+        Raises ConfigurationInvalid or StoreUnavailable where there is no bundle to name the excluded people from.
+        """
+        ask = make_ask(
+            admission=self.admission,
+            connection_id=self.id,
+            op=op,
+            verdict=verdict,
+            state=state,
+            bundle=self._configuration.current(),
+            now=self._now(),
+        )
+        return Held(
+            stores=self._holds,
+            admission=self.admission,
+            inspection=self._inspection,
+            recording=self.recording,
+            op=op,
+            ask=ask,
+        )
+
+    def _guarded(self, op: Operation, in_transaction: bool) -> Verdict:
+        try:
+            self.check_alive()
+            return self._judged(op, in_transaction)
+        except AccessError as error:
+            return self._block(error)
+        except Exception:
+            _logger.exception("an operation could not be judged", extra={"connection_id": self.id})
+            return self._block(INTERNAL)
+
+    def _judged(self, op: Operation, in_transaction: bool) -> Verdict:
+        if _carries_mask(op):
+            return self._block(MaskWrittenBack("the operation carries a masked value"))
+        judged = self._inspection.judge(op.acts, self._now())
+        outcome = judged.outcome
+        match outcome:
+            case Allow():
+                return Forward(
+                    ruling=judged.ruling,
+                    masks=outcome.masks,
+                    durable=judged.durable or outcome.durable,
+                    record_full=outcome.record_full,
+                )
+            case NeedsApproval():
+                if in_transaction:
+                    refusal = HeldInTransaction("this needs an approval, and a transaction is open")
+                    return self._block(refusal, judged.ruling)
+                return Hold(ruling=judged.ruling, needs=outcome.needs)
+            case Deny():
+                return self._block(PolicyDenied(outcome.public, hint=outcome.hint), judged.ruling)
+            case _:
+                assert_never(outcome)
+
+    def _block(self, error: AccessError, ruling: Ruling | None = None) -> Block:
+        if ruling is None:  # refused before policy was asked: the bundle is the one that opened the connection
+            ruling = Ruling(
+                rules=(),
+                policy_digest=self._closing.policy_digest,
+                configuration_serial=self._closing.configuration_serial,
+            )
+        return Block(ruling=ruling, code=error.code, public=error.public, hint=error.next_step)
+
+    def _record_operation(self, op: Operation, verdict: Verdict) -> None:
+        actions: Json = sorted({act.action for act in op.acts})
+        literals: Json = [[literal.kind, literal.length] for literal in op.literals]
+        meta: tuple[tuple[str, Json], ...] = (
+            ("op", op.id),
+            ("protocol", op.protocol),
+            ("actions", actions),
+            ("verdict", verdict_word(verdict)),
+            ("rules", list(verdict.ruling.rules)),
+            ("policy_digest", verdict.ruling.policy_digest),
+            ("configuration_serial", verdict.ruling.configuration_serial),
+            ("binds", list(op.shown_binds)),
+            ("literals", literals),
+        )
+        if isinstance(verdict, Block):
+            meta += (("code", verdict.code),)
+        self.recording.accept(FrameKind.OPERATION, "c2s", op.text, meta)
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def outcome(
+        self,
+        op_id: OperationId,
+        *,
+        status: str,
+        tag: str = "",
+        rows: int = 0,
+        bytes: int = 0,  # noqa: A002 the frame's own word
+        sqlstate: str = "",
+        duration_ms: int = 0,
+    ) -> None:
+        """Record how a forwarded operation ended: ``ok``, ``error``, ``refused`` or ``unknown``. Memory.
+
+        Raises RecordingUnavailable: end the connection.
+        """
+        self.recording.accept(
+            FrameKind.OUTCOME,
+            "ctl",
+            meta=(
+                ("op", op_id),
+                ("status", status),
+                ("tag", tag),
+                ("rows", rows),
+                ("bytes", bytes),
+                ("sqlstate", sqlstate),
+                ("duration_ms", duration_ms),
+            ),
+        )
+
+    def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None:
+        """Record rows as the client will see them: JSON lines, already masked. Memory. Raises RecordingUnavailable."""
+        names: Json = list(columns)
+        for text in _in_frames(lines):
+            self.recording.accept(FrameKind.ROWS, "s2c", text, (("op", op_id), ("columns", names)))
+
+    def notice(self, severity: str, sqlstate: str, text: str) -> None:
+        """Record a notice as the client will see it. Memory. Raises RecordingUnavailable."""
+        self.recording.accept(FrameKind.NOTICE, "s2c", text, (("severity", severity), ("sqlstate", sqlstate)))
+
+    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8") -> None:
+        """Record bytes of a stream as text, masked. Memory. Raises RecordingUnavailable."""
+        self.recording.accept(FrameKind.DATA, direction, text, (("op", op_id), ("encoding", encoding)))
+
+    def credential_frame(self, **meta: Json) -> None:
+        """Record what the credential turned out to be on the target; no secret. Memory. Raises RecordingUnavailable."""
+        self.recording.accept(FrameKind.CREDENTIAL, "ctl", meta=tuple(meta.items()))
+
+    # -- whether it may go on --------------------------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        """Raise GrantExpired, GrantRevoked, RecordingUnavailable, StoreUnavailable (feed stale, clock off). Memory."""
+        if self.recording.failure is not None:
+            raise RecordingUnavailable("this connection is not recorded any more", failure=self.recording.failure)
+        if self._now() >= self._expires_at:
+            raise GrantExpired("the session is over")
+        self._liveness.check(self.admission.liveness)
+
+    def ending(self) -> AccessError | None:
+        """Return why the connection must end now, or None. Memory. A stale feed only stops forwarding, for 30 s."""
+        if self.recording.failure is not None:
+            return RecordingUnavailable("this connection is not recorded any more", failure=self.recording.failure)
+        if self._now() >= self._expires_at:
+            return GrantExpired("the session is over")
+        return self._liveness.ending(self.admission.liveness)
+
+    @property
+    def accepted(self) -> int:
+        """The last frame's number."""
+        return self.recording.accepted
+
+    @property
+    def durable_upto(self) -> int:
+        """The last frame that the bucket acknowledged, with all before it."""
+        return self.recording.durable_upto
+
+    @property
+    def behind(self) -> bool:
+        """Whether to stop reading from both sides: 8 MiB or 2 s unacknowledged."""
+        return self.recording.behind
+
+    def flush(self) -> None:
+        """Ask for all that was accepted to be made durable now. Memory; :meth:`on_progress` tells when."""
+        self.recording.flush()
+
+    def on_progress(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called, in any thread, when more is durable, the recording failed, or :meth:`ending` gives
+        a reason. It must not block; several may be added."""
+        with self._lock:
+            self._listeners.append(callback)
+        self.recording.on_progress(callback)
+
+    def off_progress(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` no more. Idempotent."""
+        with self._lock:
+            if callback in self._listeners:
+                self._listeners.remove(callback)
+        self.recording.off_progress(callback)
+
+    def _looked(self) -> None:
+        """Called once a second: the feed was read (or not), and time went on."""
+        ending = self.ending() is not None
+        with self._lock:
+            news = ending and not self._was_ending
+            self._was_ending = ending
+            listeners = tuple(self._listeners)
+        if news:
+            for listener in listeners:
+                listener()
+
+    @property
+    def _expires_at(self) -> datetime:
+        return min(self.admission.grant.expires_at, self.admission.chain.leaf.expires_at)
+
+    def _now(self) -> datetime:
+        return self._holds.clock.now()
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def close(self, exit: str) -> None:
+        """Seal: the last segment, the signed manifest, the row. Blocks. Idempotent; only the first ``exit`` counts.
+
+        Never raises an AccessError: what could not be sealed stays unsealed in its row, for the sweeper.
+        """
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._liveness.unwatch(self._looked)
+        sealed = self._holds.recorder.seal(self.recording, replace(self._closing, exit=exit, ran=True))
+        name = AuditName.CONNECTION_REVOKED if exit == GrantRevoked.code else AuditName.CONNECTION_SEALED
+        try:
+            self._audit.record(connection_event(name, self._now(), self.admission, self.id, code=exit))
+        except Exception:
+            _logger.exception("the end of a connection could not be audited", extra={"connection_id": self.id})
+        _logger.info("a connection ended", extra={"connection_id": self.id, "exit": exit, "sealed": sealed})
+
+
+def connection_event(
+    name: AuditName, now: datetime, admission: Admission, connection_id: ConnectionId, *, code: str = ""
+) -> AuditEvent:
+    """Return the AuditEvent of one connection. Pure."""
+    return AuditEvent(
+        name=name,
+        at=now,
+        subject=connection_id,
+        code=code,
+        txn=admission.session.txn,
+        session_id=admission.session.id,
+        connection_id=connection_id,
+        actor=admission.session.actor.key,
+        target=admission.target.name,
+        peer=admission.peer,
+    )
+
+
+def _carries_mask(op: Operation) -> bool:
+    """Return whether a mask's sentinel is anywhere in what would run: its values are not the target's own. Pure."""
+    return (
+        SENTINEL in op.text or _SENTINEL in op.exact or any(bind is not None and _SENTINEL in bind for bind in op.binds)
+    )
+
+
+def _in_frames(lines: Sequence[str]) -> Iterator[str]:
+    """Give ``lines`` in texts that a frame holds whole, broken at a line's end wherever a line fits a frame. Pure."""
+    text: list[str] = []
+    size = 0
+    for line in lines:
+        if text and size + len(line) + 1 > MAX_TEXT:
+            yield "\n".join(text)
+            text, size = [], 0
+        text.append(line)
+        size += len(line) + 1
+    if text:
+        yield "\n".join(text)

@@ -1,0 +1,141 @@
+"""A TCP listener: accepts, bounds what strangers may cost, and hands each transport to its engine.
+
+Rules: the accept loop does nothing but accept; every transport gets a task of its own, a place among the strangers and
+a deadline; one that sends nothing is dropped at the deadline; the first byte is looked at without being taken, since a
+TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Each transport ends in exactly one log line.
+Stopping closes the listening socket first.
+
+Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from broker.engines.accepted import Accepted, Engine
+from broker.listeners.limits import Strangers
+from broker.tasks import Tasks
+
+HANDSHAKE_S: Final = 10.0  # TLS, SCRAM and two round trips from anywhere on earth take two
+BACKLOG: Final = 512
+_TLS_HANDSHAKE: Final = b"\x16"
+_AFTER_NO_FILES_S: Final = 0.1  # out of file descriptors: accepting at once again would spin
+
+_log = logging.getLogger(__name__)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Port 0 takes a free one. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setblocking(False)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+class Listener:
+    """Accepts for one engine. Belongs to one loop."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        engine: Engine,
+        *,
+        strangers: Strangers,
+        tasks: Tasks,
+        handshake_s: float = HANDSHAKE_S,
+    ) -> None:
+        self._listening = listening
+        self._engine = engine
+        self._strangers = strangers
+        self._tasks = tasks
+        self._handshake_s = handshake_s
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: (host, port)."""
+        host, port = self._listening.getsockname()[:2]
+        return str(host), int(port)
+
+    async def accept(self) -> None:
+        """Accept until cancelled; then the listening socket is closed."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(self._listening)
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM):
+                        raise
+                    _log.error("accepting failed", extra={"why": errno.errorcode[error.errno]})
+                    await asyncio.sleep(_AFTER_NO_FILES_S)
+                    continue
+                self._enter(accepted, str(address[0]))
+        finally:
+            self._listening.close()
+
+    def _enter(self, accepted: socket.socket, peer: str) -> None:
+        leave = self._strangers.enter(peer)
+        if leave is None:
+            accepted.close()
+            _log.warning("connection dropped", extra={"peer": peer, "why": "too many before authentication"})
+            return
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._tasks.start("serve", self._serve(accepted, peer, leave))
+
+    async def _serve(self, accepted: socket.socket, peer: str, leave: Callable[[], None]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._handshake_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                first = await _peek(accepted)
+            if not first:
+                ended = "left without a byte"
+            else:
+                ended = await self._engine.serve(
+                    Accepted(
+                        socket=accepted,
+                        peer=peer,
+                        loopback=ipaddress.ip_address(peer.partition("%")[0]).is_loopback,
+                        direct_tls=first == _TLS_HANDSHAKE,
+                        deadline=deadline,
+                        authenticated=leave,
+                    )
+                )
+        except TimeoutError:
+            ended = "silent"
+        except OSError as error:
+            ended = type(error).__name__
+        finally:
+            leave()
+            accepted.close()
+        _log.info("connection ended", extra={"peer": peer, "how": ended})
+
+
+async def _peek(accepted: socket.socket) -> bytes:
+    """Return the first byte without taking it, empty where the peer left."""
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+    loop.add_reader(accepted.fileno(), _readable, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(accepted.fileno())
+    return accepted.recv(1, socket.MSG_PEEK)
+
+
+def _readable(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,93 @@
+"""The broker's log: one JSON object a line on standard error, fields by allow-list; and AuditEvents as such lines.
+
+Rules: a record's message is a fixed text of ours; what varies travels in named fields, and only those in ``_FIELDS``
+are written, so that no statement, value, secret or address of a target reaches a log by accident. An exception's
+traceback is written; its locals are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from chalicelib.domain.audit import AuditEvent
+from chalicelib.domain.canonical import timestamp
+
+MAX_FIELD: Final = 500  # characters of one field: a log line is read by people and billed by the byte
+_FIELDS: Final = frozenset(
+    {"peer", "how", "why", "code", "session", "connection", "connection_id", "session_id", "target", "failure", "exit"}
+    | {
+        "sealed",
+        "number",
+        "key",
+        "thread_step",
+        "host",
+        "port",
+        "build",
+        "boot",
+        "operation",
+        "ask",
+        "serial",
+        "limit_s",
+    }
+    | {"ask_id", "segment", "policy_digest", "sqlstate", "protocol"}
+)
+_AUDIT: Final = "audit"
+
+
+class JsonLines(logging.Formatter):
+    """Writes a record as one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, object] = {
+            "at": timestamp(moment),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in vars(record).items():
+            if name in _FIELDS:
+                line[name] = _shown(value)
+        audit = vars(record).get(_AUDIT)
+        if isinstance(audit, dict):
+            line[_AUDIT] = audit
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    if isinstance(value, dict):
+        # A refusal's detail: its parts by the same list.
+        return {str(name): str(part)[:MAX_FIELD] for name, part in value.items() if name in _FIELDS}
+    return str(value)[:MAX_FIELD]
+
+
+def log_to_stderr() -> None:
+    """Send every log record of this process to standard error, as JSON lines. Call it once, first."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
+class LogAudit:
+    """Implements ``domain.audit.AuditLog`` with log lines, which the log's own pipeline ships to the locked bucket."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("audit")
+
+    def record(self, event: AuditEvent) -> None:
+        fields = {
+            field.name: getattr(event, field.name)
+            for field in dataclasses.fields(event)
+            if field.name not in ("name", "at") and getattr(event, field.name)
+        }
+        self._log.info(event.name.value, extra={_AUDIT: {"at": timestamp(event.at), **fields}})

@@ -1,0 +1,164 @@
+"""All recordings of this broker: opens them, steps them in one thread, and seals each with a signed manifest.
+
+Sealing: the last segment, then the manifest (which names what never became durable as a gap), then the row. A *fenced*
+recording is not sealed here: whoever took its next key seals it. Where the manifest cannot be stored the row stays
+unsealed, for the sweeper; only a connection that never ran anything is sealed without one.
+Source: architecture, "Closing".
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.recorder import window
+from broker.recorder.recording import Failure, Recording
+from broker.threads import Pool
+from chalicelib.domain.canonical import canonical
+from chalicelib.domain.clock import Clock
+from chalicelib.domain.errors import AccessError, AlreadyExists, Conflict, RecordingUnavailable
+from chalicelib.domain.recording import FrameKind, Manifest, RecordedAs, manifest_key
+from chalicelib.domain.store import Connections, Objects, Signer
+from chalicelib.identity.jws import sign_manifest
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Closing:
+    """What the manifest says besides its segments. ``ran``: whether anything may have been forwarded."""
+
+    leaf_hop_sha256: str
+    opened_at: datetime
+    exit: str
+    policy_digest: str
+    configuration_serial: int
+    ran: bool
+
+
+class Recorder:
+    """Thread-safe. :meth:`step` is called ten times a second, by one thread for all recordings."""
+
+    def __init__(
+        self,
+        *,
+        objects: Objects,
+        connections: Connections,
+        signer: Signer,
+        pool: Pool,
+        clock: Clock,
+        build: str,
+        sealed_by: str,
+        open_within_s: float = window.OPEN_WITHIN_S,
+        close_within_s: float = window.CLOSE_WITHIN_S,
+    ) -> None:
+        """``signer`` has the record key; ``pool`` carries the uploads of all connections."""
+        self._objects = objects
+        self._connections = connections
+        self._signer = signer
+        self._pool = pool
+        self._clock = clock
+        self._build = build
+        self._sealed_by = sealed_by
+        self._open_within_s = open_within_s
+        self._close_within_s = close_within_s
+        self._lock = threading.Lock()
+        self._open: set[Recording] = set()
+
+    def start(self, who: RecordedAs) -> Recording:
+        """Return a new recording, stepped from now on. Memory only: nothing is durable yet."""
+        recording = Recording(who=who, objects=self._objects, pool=self._pool, clock=self._clock)
+        with self._lock:
+            self._open.add(recording)
+        return recording
+
+    def make_durable(self, recording: Recording) -> None:
+        """Block until all that ``recording`` accepted is durable. Raises RecordingUnavailable after a bounded time."""
+        upto = recording.accepted
+        recording.flush()
+        recording.wait(upto, self._open_within_s)
+
+    def step(self) -> None:
+        """Step every recording. One that raises is logged and ends nothing else."""
+        with self._lock:
+            recordings = tuple(self._open)
+        for recording in recordings:
+            try:
+                recording.step()
+            except Exception:
+                _logger.exception(
+                    "a recording could not be stepped", extra={"connection_id": recording.who.connection_id}
+                )
+
+    def seal(self, recording: Recording, closing: Closing) -> bool:
+        """Put the last segment, the signed manifest, and seal the row; return whether the row is sealed. Blocks.
+
+        Never raises an AccessError: what could not be done is logged, and left to the sweeper.
+        """
+        try:
+            recording.accept(FrameKind.CLOSE, "ctl", meta=(("exit", closing.exit),))
+        except RecordingUnavailable:
+            _logger.warning("a recording ends without its close frame", extra={"failure": recording.failure})
+        recording.stop()
+        try:
+            recording.wait(recording.accepted, self._close_within_s)
+        except RecordingUnavailable:
+            _logger.warning("a recording ends with a gap", extra={"connection_id": recording.who.connection_id})
+        with self._lock:
+            self._open.discard(recording)
+        if recording.failure is Failure.FENCED:
+            return False
+        try:
+            return self._seal_row(recording, closing)
+        except AccessError as error:
+            _logger.error("a connection is not sealed", extra={"code": error.code, "detail": error.detail})
+            return False
+
+    def _seal_row(self, recording: Recording, closing: Closing) -> bool:
+        who = recording.who
+        key = sha256 = ""
+        try:
+            manifest = self._manifest(recording, closing)
+            key, sha256 = self._put(manifest), manifest.sha256()
+        except AccessError:
+            if closing.ran:
+                raise
+        try:
+            self._connections.seal(
+                who.session_id, who.connection_id, at=self._clock.now(), exit=closing.exit, key=key, sha256=sha256
+            )
+        except Conflict:
+            _logger.warning("a connection was sealed by another", extra={"connection_id": who.connection_id})
+            return False
+        return True
+
+    def _manifest(self, recording: Recording, closing: Closing) -> Manifest:
+        segments, gaps = recording.settled()
+        unsigned = Manifest(
+            session_id=recording.who.session_id,
+            connection_id=recording.who.connection_id,
+            txn=recording.who.txn,
+            leaf_hop_sha256=closing.leaf_hop_sha256,
+            opened_at=closing.opened_at,
+            closed_at=self._clock.now(),
+            exit=closing.exit,
+            segments=segments,
+            gaps=gaps,
+            policy_digest=closing.policy_digest,
+            configuration_serial=closing.configuration_serial,
+            broker_build=self._build,
+            sealed_by=self._sealed_by,
+        )
+        return sign_manifest(self._signer, unsigned)
+
+    def _put(self, manifest: Manifest) -> str:
+        key = manifest_key(manifest.session_id, manifest.connection_id, manifest.opened_at)
+        body = canonical({**manifest.signed(), "signature": manifest.signature})
+        try:
+            self._objects.put_new(key, body, content_type="application/json")
+        except AlreadyExists:
+            if self._objects.get(key) != body:  # our own try, whose answer was lost, left these very bytes
+                raise
+        return key

@@ -1,0 +1,367 @@
+"""The record of one connection: frames are accepted into bounded memory, and become durable segment by segment.
+
+Rules: accepting never blocks and does no I/O; sequence numbers have no holes; a segment names the hash of the one
+before, so segments are cut in order, while up to eight upload at once; ``durable_upto`` moves over a gapless prefix. An
+object is put once: a key that is taken by other bytes means that somebody sealed this recording, and it is *fenced*:
+nothing more is accepted. An upload that fails is tried again for a bounded time; then the recording has *failed*.
+Does not decide what is recorded or masked, and keeps nothing on disk (a spool would help a restarted process only).
+Source: architecture, "Accepted and durable", "Closing"; standards.md section 4.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from broker.recorder import window
+from broker.threads import Pool
+from chalicelib.domain.canonical import Json, sha256_hex
+from chalicelib.domain.clock import Clock
+from chalicelib.domain.errors import AccessError, AlreadyExists, Limited, NotFound, RecordingUnavailable
+from chalicelib.domain.recording import (
+    MAX_TEXT,
+    Frame,
+    FrameKind,
+    Gap,
+    RecordedAs,
+    Segment,
+    segment_header,
+    segment_key,
+)
+from chalicelib.domain.store import Objects
+
+_CONTENT_TYPE: Final = "application/gzip"
+_GZIP_LEVEL: Final = 6  # zlib's own default; at 9 a 256 KiB segment takes twice the time for 2 % less
+
+_logger = logging.getLogger(__name__)
+
+
+class Failure(StrEnum):
+    """Why a recording takes no more frames."""
+
+    STORE = "store"  # uploads failed for too long
+    FENCED = "fenced"  # somebody else holds the next key
+    FULL = "full"  # more was offered than memory may hold
+    CLOSED = "closed"
+
+
+@dataclass(kw_only=True, slots=True)
+class _Pending:
+    """A cut segment until it is acknowledged. ``raw`` is dropped once compressed."""
+
+    number: int
+    raw: bytes
+    raw_bytes: int
+    sha256_raw: str
+    first: int
+    last: int
+    since_s: float
+    tries: int = 0
+    retry_at_s: float | None = None
+    stored: bytes = b""
+
+
+class Recording:
+    """One connection's frames. Thread-safe; only :meth:`wait` blocks."""
+
+    def __init__(self, *, who: RecordedAs, objects: Objects, pool: Pool, clock: Clock) -> None:
+        self.who = who
+        self._objects = objects
+        self._pool = pool
+        self._clock = clock
+        self._changed = threading.Condition(threading.RLock())
+        self._listeners: list[Callable[[], None]] = []
+        self._seq = 0
+        self._lines: list[bytes] = []
+        self._line_bytes = 0
+        self._first_line = 1
+        self._since_s = 0.0
+        self._next_number = 0
+        self._previous_sha256 = ""
+        self._pending: dict[int, _Pending] = {}
+        self._segments: dict[int, Segment] = {}
+        self._durable_upto = 0
+        self._flush_upto = 0
+        self._failure: Failure | None = None
+        self._news = False
+
+    # -- what was accepted -----------------------------------------------------------------------------------------
+
+    def accept(self, kind: FrameKind, way: str, text: str = "", meta: tuple[tuple[str, Json], ...] = ()) -> int:
+        """Take a frame into memory and return its sequence number (the last one, where a long text takes several).
+        ``way`` is the frame's ``dir``.
+
+        Never blocks. Raises RecordingUnavailable where nothing more can be recorded: the caller forwards nothing.
+        """
+        with self._changed:
+            self._check()
+            # Half a surrogate pair is legal in a str and has no UTF-8: shown escaped, it must not stop the record.
+            parts = _parts(text.encode("utf-8", "backslashreplace").decode())
+            for part, piece in enumerate(parts):
+                more: tuple[tuple[str, Json], ...] = (("part", part), ("parts", len(parts))) if len(parts) > 1 else ()
+                self._append(
+                    Frame(seq=self._seq + 1, at=self._clock.now(), dir=way, kind=kind, text=piece, meta=meta + more)
+                )
+            if self._unacknowledged() > window.HARD_BYTES:
+                self._fail(Failure.FULL)  # who offered it hears of it here, and the rest at the next step
+                self._check()
+            seq = self._seq
+            if self._line_bytes >= window.SEGMENT_BYTES:
+                self._cut()
+        return seq
+
+    @property
+    def accepted(self) -> int:
+        """The last accepted frame's number; 0 before the first."""
+        with self._changed:
+            return self._seq
+
+    @property
+    def durable_upto(self) -> int:
+        """The last frame of the gapless prefix that the bucket acknowledged."""
+        with self._changed:
+            return self._durable_upto
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why nothing more is accepted, or None."""
+        with self._changed:
+            return self._failure
+
+    @property
+    def behind(self) -> bool:
+        """Whether the connection ran as far ahead of its record as it may: its driver must stop reading."""
+        with self._changed:
+            if self._unacknowledged() > window.WINDOW_BYTES:
+                return True
+            oldest = self._oldest_s()
+            return oldest is not None and self._clock.monotonic_s() - oldest > window.WINDOW_S
+
+    def on_progress(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called, in any thread, whenever more is durable or the recording failed."""
+        with self._changed:
+            self._listeners.append(listener)
+
+    def off_progress(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` no more. Idempotent."""
+        with self._changed:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+    # -- what becomes durable --------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Ask for everything accepted so far to be put now, in one segment. Never blocks."""
+        with self._changed:
+            self._flush_upto = self._seq
+            self._cut_where_due()
+
+    def wait(self, upto: int, within_s: float) -> None:
+        """Block until frames to ``upto`` are durable. Raises RecordingUnavailable where they are not ``within_s``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._durable_upto >= upto or self._broken(), within_s)
+            if self._durable_upto < upto:
+                raise RecordingUnavailable("the record of this could not be stored", failure=self._failure)
+
+    def step(self) -> None:
+        """Cut what is due, try again what failed, and give up what failed for too long. Called ten times a second."""
+        with self._changed:
+            now_s = self._clock.monotonic_s()
+            self._cut_where_due()
+            for pending in list(self._pending.values()):
+                if self._broken() or pending.retry_at_s is None or now_s < pending.retry_at_s:
+                    continue
+                if now_s - pending.since_s > window.RETRY_FOR_S:
+                    self._fail(Failure.STORE)
+                    break
+                pending.retry_at_s = None
+                self._send(pending)
+        self._tell()
+
+    def stop(self) -> None:
+        """Accept nothing more; what was accepted goes on becoming durable. Idempotent."""
+        with self._changed:
+            self._failure = self._failure or Failure.CLOSED
+            self._flush_upto = self._seq
+            self._cut_where_due()
+            for pending in list(self._pending.values()):
+                if pending.retry_at_s is not None and not self._broken():
+                    pending.retry_at_s = None  # at once: who closes waits for it
+                    self._send(pending)
+
+    def settled(self) -> tuple[tuple[Segment, ...], tuple[Gap, ...]]:
+        """Return the acknowledged segments in order, and the accepted frames that are in none of them."""
+        with self._changed:
+            segments = tuple(self._segments[number] for number in sorted(self._segments))
+            # Closed is no reason to be missing: those frames were asked to be put, and nobody acknowledged them.
+            why = (Failure.STORE if self._failure in {None, Failure.CLOSED} else self._failure or Failure.STORE).value
+            gaps: list[Gap] = []
+            expected = 1
+            for segment in segments:
+                if segment.first > expected:
+                    gaps.append(Gap(first=expected, last=segment.first - 1, why=why))
+                expected = segment.last + 1
+            if expected <= self._seq:
+                gaps.append(Gap(first=expected, last=self._seq, why=why))
+            return segments, tuple(gaps)
+
+    # -- inside, under the lock ------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise RecordingUnavailable("this connection is not recorded any more", failure=self._failure)
+
+    def _append(self, frame: Frame) -> None:
+        line = frame.line(self.who)
+        if not self._lines:
+            self._first_line = frame.seq
+            self._since_s = self._clock.monotonic_s()
+        self._lines.append(line)
+        self._line_bytes += len(line)
+        self._seq = frame.seq
+
+    def _broken(self) -> bool:
+        """Nothing more will become durable; after FULL and CLOSED what was accepted still does."""
+        return self._failure in {Failure.FENCED, Failure.STORE}
+
+    def _unacknowledged(self) -> int:
+        return self._line_bytes + sum(pending.raw_bytes for pending in self._pending.values())
+
+    def _oldest_s(self) -> float | None:
+        times = [pending.since_s for pending in self._pending.values()]
+        if self._lines:
+            times.append(self._since_s)
+        return min(times, default=None)
+
+    def _cut_where_due(self) -> None:
+        if not self._lines:
+            return
+        old = self._clock.monotonic_s() - self._since_s >= window.FLUSH_AFTER_S
+        if old or self._line_bytes >= window.SEGMENT_BYTES or self._flush_upto >= self._first_line:
+            self._cut()
+
+    def _cut(self) -> None:
+        # With eight on their way the lines wait for a place, and then go in one object: whatever waits shares its PUT.
+        if not self._lines or len(self._pending) >= window.UPLOADS_AT_ONCE or self._broken():
+            return
+        raw = segment_header(self.who, self._next_number, self._previous_sha256) + b"".join(self._lines)
+        pending = _Pending(
+            number=self._next_number,
+            raw=raw,
+            raw_bytes=len(raw),
+            sha256_raw=sha256_hex(raw),
+            first=self._first_line,
+            last=self._seq,
+            since_s=self._since_s,
+        )
+        self._lines.clear()
+        self._line_bytes = 0
+        self._next_number += 1
+        self._previous_sha256 = pending.sha256_raw
+        self._pending[pending.number] = pending
+        self._send(pending)
+
+    def _send(self, pending: _Pending) -> None:
+        pending.tries += 1
+        try:
+            self._pool.submit(self._run_upload, pending)
+        except Limited:
+            self._again(pending)
+
+    def _again(self, pending: _Pending) -> None:
+        wait_s = min(window.RETRY_MOST_S, window.RETRY_FIRST_S * 2 ** min(pending.tries, 8))
+        pending.retry_at_s = self._clock.monotonic_s() + wait_s
+
+    def _fail(self, failure: Failure) -> None:
+        if not self._broken():
+            self._failure = failure
+            self._news = True
+            _logger.error(
+                "a recording failed", extra={"connection_id": self.who.connection_id, "failure": failure.value}
+            )
+
+    # -- inside, in the pool's threads -----------------------------------------------------------------------------
+
+    def _run_upload(self, pending: _Pending) -> None:
+        try:
+            self._upload(pending)
+        except Exception:  # ours is wrong: nobody will try this segment again, so that the recording is over
+            _logger.exception("an upload raised", extra={"connection_id": self.who.connection_id})
+            with self._changed:
+                self._fail(Failure.STORE)
+        self._tell()
+
+    def _upload(self, pending: _Pending) -> None:
+        key = segment_key(self.who.session_id, self.who.connection_id, pending.number)
+        if not pending.stored:
+            # Kept for every retry: other bytes under our own key would look like another's (mtime=0: no clock).
+            pending.stored = gzip.compress(pending.raw, _GZIP_LEVEL, mtime=0)
+            pending.raw = b""
+        try:
+            version = self._objects.put_new(key, pending.stored, content_type=_CONTENT_TYPE).version_id
+        except AlreadyExists:
+            self._taken(pending, key)
+            return
+        except Exception as error:
+            if not isinstance(error, AccessError):
+                _logger.exception("an upload failed in a way that is not known", extra={"key": key})
+            with self._changed:
+                self._again(pending)
+            return
+        self._acknowledged(pending, key, version)
+
+    def _taken(self, pending: _Pending, key: str) -> None:
+        """The key is taken: by our own bytes, where an acknowledgement was lost; else by another, and we are fenced."""
+        try:
+            mine = self._objects.get(key) == pending.stored
+        except NotFound:
+            mine = False
+        except AccessError:
+            with self._changed:
+                self._again(pending)
+            return
+        if mine:
+            self._acknowledged(pending, key, "")  # the version's id went with the acknowledgement
+            return
+        with self._changed:
+            self._fail(Failure.FENCED)
+
+    def _acknowledged(self, pending: _Pending, key: str, version_id: str) -> None:
+        with self._changed:
+            self._pending.pop(pending.number, None)
+            self._segments[pending.number] = Segment(
+                number=pending.number,
+                key=key,
+                version_id=version_id,
+                raw_bytes=pending.raw_bytes,
+                sha256_raw=pending.sha256_raw,
+                sha256_stored=sha256_hex(pending.stored),
+                first=pending.first,
+                last=pending.last,
+            )
+            first_open = min(self._pending, default=self._next_number)
+            if first_open > 0:
+                self._durable_upto = self._segments[first_open - 1].last
+            self._news = True  # room was made, even where an earlier segment is still on its way
+            self._cut_where_due()
+
+    def _tell(self) -> None:
+        """Wake who waits and call who listens, where there is news. Never under the lock when in a pool's thread."""
+        with self._changed:
+            if not self._news:
+                return
+            self._news = False
+            self._changed.notify_all()
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
+
+
+def _parts(text: str) -> list[str]:
+    """Return ``text`` in pieces that a frame holds whole; an empty text is one empty piece. Pure."""
+    return [text[start : start + MAX_TEXT] for start in range(0, len(text), MAX_TEXT)] or [""]

@@ -1,0 +1,87 @@
+"""Our signatures over hops, answers, manifests and activations: what each kind is signed by, and nothing else is.
+
+A signature covers the SHA-256 of a canonical value (``domain.signature``). Rules: ES256 alone; the header is exactly
+``alg``, ``kid`` and ``typ``; ``typ`` must be the kind's own and the key one of the kind's own purpose, so that the
+answer key can sign no hop and the broker's key no answer, whatever a thief of one writes (RFC 8725 section 3.11).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from chalicelib.domain.activation import ACTIVATION_SIGNATURE_TYPE, Activation
+from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer
+from chalicelib.domain.chain import HOP_SIGNATURE_TYPE, Hop, HopKind
+from chalicelib.domain.errors import ProofInvalid
+from chalicelib.domain.recording import MANIFEST_SIGNATURE_TYPE, Manifest
+from chalicelib.domain.signature import KeyPurpose, signed_payload
+from chalicelib.domain.store import Keys, Signer
+from chalicelib.identity.compact import Malformed, verified_payload
+
+
+def sign_sha256(signer: Signer, typ: str, sha256: str) -> str:
+    """Return a compact JWS of type ``typ`` over a hash of 64 hexadecimal digits. Raises StoreUnavailable."""
+    return signer.sign(typ, signed_payload(sha256))
+
+
+def verify_sha256(keys: Keys, purpose: KeyPurpose, typ: str, signature: str, sha256: str) -> None:
+    """Raise ProofInvalid unless ``signature`` is one of ``typ`` over ``sha256`` by a key of ``purpose``.
+
+    Raises StoreUnavailable where the keys cannot be read.
+    """
+    known = keys.public_keys(purpose.value)
+    try:
+        payload = verified_payload(signature, typ, known)
+    except Malformed as error:
+        raise ProofInvalid("a signature does not verify", typ=typ, why=str(error)) from None
+    if payload != signed_payload(sha256):
+        raise ProofInvalid("a signature does not verify", typ=typ, why="it is over something else")
+
+
+def sign_hop(signer: Signer, hop: Hop) -> Hop:
+    """Return ``hop`` signed. The signer must be the one of :func:`hop_purpose`, or nobody will believe it."""
+    return replace(hop, signature=sign_sha256(signer, HOP_SIGNATURE_TYPE, hop.sha256()))
+
+
+def verify_hop(hop: Hop, keys: Keys) -> None:
+    """Raise ProofInvalid unless the hop's signature is good. Links between hops are ``domain.chain.chain_to``'s."""
+    verify_sha256(keys, hop_purpose(hop), HOP_SIGNATURE_TYPE, hop.signature, hop.sha256())
+
+
+def hop_purpose(hop: Hop) -> KeyPurpose:
+    """Return whose key signs a hop of this kind: the broker's for the target, ``sign``'s for the others. Pure."""
+    match hop.kind:
+        case HopKind.ORIGIN | HopKind.DELEGATE:
+            return KeyPurpose.TOKEN
+        case HopKind.TARGET:
+            return KeyPurpose.RECORD
+        case _:
+            assert_never(hop.kind)
+
+
+def sign_answer(signer: Signer, answer: Answer) -> Answer:
+    return replace(answer, signature=sign_sha256(signer, ANSWER_SIGNATURE_TYPE, answer.sha256()))
+
+
+def verify_answer(answer: Answer, keys: Keys) -> None:
+    """Raise ProofInvalid unless ``decide`` signed this answer."""
+    verify_sha256(keys, KeyPurpose.ANSWER, ANSWER_SIGNATURE_TYPE, answer.signature, answer.sha256())
+
+
+def sign_manifest(signer: Signer, manifest: Manifest) -> Manifest:
+    return replace(manifest, signature=sign_sha256(signer, MANIFEST_SIGNATURE_TYPE, manifest.sha256()))
+
+
+def verify_manifest(manifest: Manifest, keys: Keys) -> None:
+    """Raise ProofInvalid unless a broker signed this manifest."""
+    verify_sha256(keys, KeyPurpose.RECORD, MANIFEST_SIGNATURE_TYPE, manifest.signature, manifest.sha256())
+
+
+def sign_activation(signer: Signer, activation: Activation) -> Activation:
+    return replace(activation, signature=sign_sha256(signer, ACTIVATION_SIGNATURE_TYPE, activation.sha256()))
+
+
+def verify_activation(activation: Activation, keys: Keys) -> None:
+    """Raise ProofInvalid unless somebody who may push configuration signed this activation."""
+    verify_sha256(keys, KeyPurpose.ACTIVATION, ACTIVATION_SIGNATURE_TYPE, activation.signature, activation.sha256())

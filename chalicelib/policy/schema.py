@@ -1,0 +1,59 @@
+"""The Cedar schema: what a policy may speak of. Policies are checked against it when a bundle is loaded, entities and
+context when a decision is made.
+
+Rules: what is not here cannot be read by a policy. So nothing that the asker writes (a reason, a display name) is
+here: the requester's own text never lowers a threshold. An identity's evidence attributes (``ref``, ``environment``,
+``repository``, ... as its issuer's declaration keeps them) are Cedar *entity tags* of the Actor: which ones there are
+differs by issuer, so a policy asks ``principal.hasTag("ref") && principal.getTag("ref") == "refs/heads/main"``, and the
+validator refuses a ``getTag`` without its ``hasTag``.
+
+Source: Cedar schema grammar, https://docs.cedarpolicy.com/schema/human-readable-schema.html
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Cedar's record types do not extend one another, so the fields that every action has are written in twice from here.
+_COMMON: Final = """
+    originator: String,        // issuer#subject of the identity that the whole chain acts for
+    chain: Set<String>,        // issuer#subject of every identity of the chain
+    depth: Long,               // delegation steps below the originator; 0 is the originator itself
+    min_assurance: String,     // the weakest of the chain: attested, vouched or bearer
+    trigger_known: Bool,       // whether the people behind the run are known
+    principal: String,         // the login on the target
+    met: Set<String>,          // rules whose requirements are met; read only by the rule itself
+    time: { hour: Long, weekday: Long },  // UTC; weekday 1 is Monday
+"""
+
+CEDAR_SCHEMA: Final = f"""
+entity Team;
+entity Issuer;
+entity Env;
+
+// The leaf of the chain: who acts now. Tags are what its issuer's declaration keeps.
+entity Actor in [Team, Issuer] = {{ issuer: String, subject: String, assurance: String, depth: Long }} tags String;
+
+// tags are "key=value", from targets.yaml
+entity Target in [Env] = {{ protocol: String, tags: Set<String> }};
+
+type Opening = {{{_COMMON}
+    duration_s: Long,
+}};
+
+type Statement = {{{_COMMON}
+    statement: String,             // SELECT, DELETE, DROP TABLE, ...
+    tables: Set<String>,           // schema.table
+    columns: Set<String>,          // schema.table.column; .* is the whole row; ?.column where the table is not proved
+    functions: Set<String>,        // as written: count, pg_catalog.now
+    has_where: Bool,               // false: every row
+    reads_masked: Bool,            // it reads a column that a mask rule names
+    masked_outside_output: Bool,   // and uses it elsewhere than in a plain output list
+}};
+
+action "session:open" appliesTo {{ principal: [Actor], resource: [Target], context: Opening }};
+
+action "sql";  // the group: never asked about itself
+action "sql:read", "sql:write", "sql:define", "sql:session", "sql:privilege", "sql:derives_masked", "sql:opaque"
+    in ["sql"] appliesTo {{ principal: [Actor], resource: [Target], context: Statement }};
+"""

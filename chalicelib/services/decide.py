@@ -1,0 +1,227 @@
+"""One person's click becomes one signed Answer. Runs in the ``decide`` function, which alone can use the answer key.
+
+Being invoked is no authority: Slack's signature over the raw body is verified here again, each delivery counts once,
+the person is looked up in the active bundle by team and user id, the people behind the run are found anew from the
+signed chain, the Ask's digest is recomputed, and the blocks that were clicked must be the ones that this Ask renders.
+An Answer is put once per person; a later click changes nothing.
+
+Source: https://docs.slack.dev/authentication/verifying-requests-from-slack (version v0), block_actions payloads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, assert_never
+from urllib.parse import parse_qs
+
+from chalicelib.config.bundle import Bundle, Bundles
+from chalicelib.domain.ask import Answer, Approved, Ask, Expired, Refused, Spent, UseKind, Waiting, fold_approval
+from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.canonical import Json, canonical, sha256_hex
+from chalicelib.domain.clock import Clock
+from chalicelib.domain.errors import (
+    AccessError,
+    AlreadyDecided,
+    AlreadyUsed,
+    ApprovalExpired,
+    ApprovalWithdrawn,
+    ApproverNotEligible,
+    BadRequest,
+    ProofInvalid,
+    Unauthenticated,
+)
+from chalicelib.domain.identifiers import AskId
+from chalicelib.domain.identity import Person
+from chalicelib.domain.store import Answers, Asks, Once, Signer, Uses
+from chalicelib.identity.jws import sign_answer
+from chalicelib.services.access import excluded_people
+from chalicelib.services.card import APPROVE, DENY, render_card, same_card
+from chalicelib.services.evidence import Evidence
+
+MAX_BODY: Final = 64 * 1024  # a click on our largest card is under 20 KB, form-encoded under 50
+# Twice the 5 minutes for which Slack's signature is good, so that no delivery outlives the memory of it.
+_REPLAY_MEMORY: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlackRequest:
+    """A request as Slack sent it: the body's exact text, and what signs it."""
+
+    body: str
+    timestamp: str
+    signature: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Click:
+    """What one click says. ``blocks`` are the message's as the person saw them."""
+
+    ask_id: AskId
+    approved: bool
+    team: str
+    user: str
+    channel: str
+    message_ts: str
+    blocks: Json
+
+    @property
+    def via(self) -> str:
+        return f"slack:{self.team}/{self.user}/{self.channel}/{self.message_ts}"
+
+
+class Decide:
+    """Turns a click into an Answer. ``verify_slack`` says whether the signature is Slack's and at most 300 s old."""
+
+    def __init__(
+        self,
+        *,
+        bundles: Bundles,
+        asks: Asks,
+        uses: Uses,
+        once: Once,
+        evidence: Evidence,
+        verify_slack: Callable[[SlackRequest], bool],
+        answers: Answers,
+        signer: Signer,
+        clock: Clock,
+        audit: AuditLog,
+    ) -> None:
+        """``signer`` is the answer key's."""
+        self._bundles = bundles
+        self._asks = asks
+        self._uses = uses
+        self._once = once
+        self._evidence = evidence
+        self._verify_slack = verify_slack
+        self._answers = answers
+        self._signer = signer
+        self._clock = clock
+        self._audit = audit
+
+    def __call__(self, request: SlackRequest) -> str:
+        """Return the text to tell the person who clicked.
+
+        Raises Unauthenticated (not Slack's, too old, or seen before), BadRequest, NotFound, ApproverNotEligible,
+        AlreadyDecided, AlreadyUsed, ApprovalWithdrawn, ApprovalExpired, ProofInvalid, StoreUnavailable.
+        """
+        if len(request.body) > MAX_BODY or not self._verify_slack(request):
+            raise Unauthenticated("this request is not signed by Slack, or it is too old")
+        now = self._clock.now()
+        seen = sha256_hex(request.signature.encode())
+        if self._once.claim("slack", seen, "", expires_at=now + _REPLAY_MEMORY, now=now) is not None:
+            raise Unauthenticated("this click was delivered before")
+        click = parse_click(request.body)
+        try:
+            answer, missing = self._answer(click)
+        except AccessError as error:
+            self._record(AuditName.ANSWER_REFUSED, click, who=f"slack:{click.team}/{click.user}", code=error.code)
+            raise
+        self._record(AuditName.ANSWER_GIVEN, click, who=answer.person, why="approved" if answer.approved else "refused")
+        return _told(answer, missing)
+
+    def _answer(self, click: Click) -> tuple[Answer, int]:
+        bundle = self._bundles.current()
+        person = bundle.person_in_slack(click.team, click.user)
+        if person is None:
+            raise ApproverNotEligible("you are not known here as an approver")
+        ask = self._asks.get(click.ask_id)
+        if ask.question.digest() != ask.digest:
+            raise ProofInvalid("the request for approval was changed after it was made", ask=ask.id)
+        so_far = self._evidence.answers(ask.id)
+        self._require_open(ask, person, so_far)
+        self._require_eligible(bundle, ask, person)
+        if not same_card(click.blocks, ask, so_far):
+            raise ProofInvalid("the card that was clicked does not show this request", ask=ask.id)
+        now = self._clock.now()
+        card = canonical(render_card(ask, so_far))
+        answer = sign_answer(
+            self._signer,
+            Answer(
+                ask_id=ask.id,
+                person=person.id,
+                approved=click.approved,
+                digest=ask.digest,
+                groups=person.groups,
+                card_sha256=sha256_hex(card),
+                card=card.decode(),
+                via=click.via,
+                answered_at=now,
+            ),
+        )
+        self._answers.put(answer)
+        state = fold_approval(ask, (*so_far, answer), (), now)
+        return answer, sum(count for _, count in state.missing) if isinstance(state, Waiting) else 0
+
+    def _require_open(self, ask: Ask, person: Person, so_far: tuple[Answer, ...]) -> None:
+        if any(answer.person == person.id for answer in so_far):
+            raise AlreadyDecided("you have answered this already", ask=ask.id)
+        state = fold_approval(ask, so_far, self._uses.of_ask(ask.id), self._clock.now())
+        match state:
+            case Waiting():
+                return
+            case Approved() | Refused():
+                raise AlreadyDecided("this has been answered already", ask=ask.id)
+            case Expired():
+                raise ApprovalExpired("this has expired", ask=ask.id)
+            case Spent(use=use) if use.kind is UseKind.WITHDRAWN:
+                raise ApprovalWithdrawn("this was withdrawn by who asked", ask=ask.id)
+            case Spent():
+                raise AlreadyUsed("this was approved and used already", ask=ask.id)
+            case _:
+                assert_never(state)
+
+    def _require_eligible(self, bundle: Bundle, ask: Ask, person: Person) -> None:
+        if not any(need.approval.group in person.groups for need in ask.question.needs):
+            groups = ", ".join(sorted({need.approval.group for need in ask.question.needs}))
+            raise ApproverNotEligible(f"only people of {groups} may answer this", ask=ask.id)
+        # Who put the Ask named the excluded; the signed chain is asked again, since a table can be written.
+        chain = self._evidence.chain_by_hash(ask.question.txn, ask.question.leaf_hop_sha256)
+        if person.id in ask.excluded or person.id in excluded_people(bundle, chain):
+            raise ApproverNotEligible("you are behind this run, so somebody else must answer", ask=ask.id)
+
+    def _record(self, name: AuditName, click: Click, *, who: str, code: str = "", why: str = "") -> None:
+        self._audit.record(
+            AuditEvent(name=name, at=self._clock.now(), ask_id=click.ask_id, actor=who, code=code, why=why)
+        )
+
+
+def parse_click(body: str) -> Click:
+    """Return the one click of a form-encoded ``block_actions`` body. Raises BadRequest, NotFound. Pure.
+
+    Where the payload names the team twice (the app's, the person's) both must be one: a guest in a shared channel is a
+    stranger with a look-alike id.
+    """
+    try:
+        (payload,) = parse_qs(body, strict_parsing=True, max_num_fields=8)["payload"]
+        said = json.loads(payload)
+        (action,) = said["actions"]
+        team, user = said["team"]["id"], said["user"]
+        click = Click(
+            ask_id=AskId(action["value"]),
+            approved=action["action_id"] == APPROVE,
+            team=team,
+            user=user["id"],
+            channel=said["channel"]["id"],
+            message_ts=said["message"]["ts"],
+            blocks=said["message"]["blocks"],
+        )
+        known = said["type"] == "block_actions" and action["action_id"] in (APPROVE, DENY)
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise BadRequest("this is not a click on one of our cards") from error
+    texts = (click.ask_id, click.team, click.user, click.channel, click.message_ts)
+    if not known or not all(isinstance(text, str) and 0 < len(text) <= 255 for text in texts):
+        raise BadRequest("this is not a click on one of our cards")
+    if user.get("team_id", team) != team:
+        raise ApproverNotEligible("you belong to another Slack workspace")
+    return click
+
+
+def _told(answer: Answer, missing: int) -> str:
+    if not answer.approved:
+        return "You refused it. Nothing will run."
+    if missing:
+        return f"Your approval is recorded. {missing} more {'is' if missing == 1 else 'are'} needed."
+    return "Approved. Your answer is signed and recorded; it counts once, for exactly what the card shows."

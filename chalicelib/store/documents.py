@@ -1,0 +1,44 @@
+"""Rows as documents: one attribute holds the whole value as JSON text, in the shape of its dataclass.
+
+Why one attribute and not a column a field: nothing in a table is ever searched by a field (authority is read by key),
+so columns would only be a second description of every dataclass, free to differ from the first. pydantic reads the
+standard library's dataclasses as they are, which keeps the domain free of it, and validates in strict mode: a row that
+does not have its type's shape is an error and never a default.
+
+Moments keep their microseconds here; what is *signed* goes through ``domain.canonical`` and has milliseconds.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from chalicelib.domain.errors import StoreUnavailable
+
+T = TypeVar("T")
+
+
+@cache  # building an adapter costs milliseconds, and there is one for each kind of row
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def to_document(value: Any) -> str:
+    """Return the JSON text of a dataclass of the domain. Equal values have equal texts."""
+    kind: Any = type(value)
+    return _adapter(kind).dump_json(value).decode()
+
+
+def from_document(kind: type[T], text: str) -> T:
+    """Return the ``kind`` that ``text`` holds. Raises StoreUnavailable where it holds none: fail closed, since a row
+    that cannot be read may be the one that says no."""
+    try:
+        shape: Any = kind
+        value: T = _adapter(shape).validate_json(text, strict=True)
+    except ValidationError as error:
+        fields = sorted({".".join(str(part) for part in line["loc"]) for line in error.errors(include_input=False)})
+        # ``from None``: the error's text quotes what it was given, and a row may hold a verifier's keys.
+        raise StoreUnavailable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
+    return value

@@ -1,0 +1,100 @@
+"""KMS: one P-256 key a purpose, reached by its alias; signatures as JOSE wants them.
+
+Rules: KMS gets the whole signing input (``MessageType=RAW``), so that a key policy can refuse bare digests, under which
+anything might hide; it answers DER (RFC 3279 section 2.2.3), and a JWS holds ``r || s`` in 64 bytes (RFC 7518 section
+3.4). ``kid`` is the key's own id, never the alias, which may come to mean another key.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from chalicelib.domain.clock import Clock
+from chalicelib.domain.errors import NotFound, StoreUnavailable
+from chalicelib.domain.signature import KeyPurpose, compact, signing_input
+from chalicelib.settings import StoreSettings
+from chalicelib.store.clients import Clients, calling
+
+# As long as our JWKS may be cached (``Cache-Control: max-age=300``): a key that an alias newly names is known to every
+# process within this time, which is how long both must live when keys are changed.
+CACHE_S: Final = 300.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PublicKey:
+    kid: str
+    jwk: Mapping[str, str]
+    read_at_s: float
+
+
+class KmsKeys:
+    """Implements ``domain.store.Keys``. Keeps each public key for ``CACHE_S``; the one before stays known as long as
+    the process lives, so that what it signed in good time still verifies."""
+
+    def __init__(self, clients: Clients, settings: StoreSettings, clock: Clock) -> None:
+        self._clients = clients
+        self._prefix = settings.prefix
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._current: dict[str, _PublicKey] = {}
+        self._known: dict[str, dict[str, Mapping[str, str]]] = {}
+
+    def public_keys(self, purpose: str) -> Mapping[str, Mapping[str, str]]:
+        self.current(purpose)
+        with self._lock:
+            return dict(self._known[purpose])
+
+    def current(self, purpose: str) -> str:
+        """Return the ``kid`` of the key that signs for ``purpose`` now. Raises NotFound, StoreUnavailable."""
+        with self._lock:
+            found = self._current.get(purpose)
+        if found is not None and self._clock.monotonic_s() - found.read_at_s < CACHE_S:
+            return found.kid
+        found = self._read(purpose)
+        with self._lock:
+            self._current[purpose] = found
+            self._known.setdefault(purpose, {})[found.kid] = found.jwk
+        return found.kid
+
+    def _read(self, purpose: str) -> _PublicKey:
+        alias = f"alias/{self._prefix}-{KeyPurpose(purpose).value}"
+        with calling("kms", lambda code: NotFound("there is no such key") if code == "NotFoundException" else None):
+            answer = self._clients.keys().get_public_key(KeyId=alias)
+        key = load_der_public_key(answer["PublicKey"])
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise StoreUnavailable("a key is not of the kind that signs here", alias=alias)
+        kid = str(answer["KeyId"]).rpartition("/")[2]  # an ARN ends in key/ID
+        numbers = key.public_numbers()
+        jwk = {"kty": "EC", "crv": "P-256", "x": _coordinate(numbers.x), "y": _coordinate(numbers.y), "kid": kid}
+        return _PublicKey(kid=kid, jwk=jwk, read_at_s=self._clock.monotonic_s())
+
+
+class KmsSigner:
+    """Implements ``domain.store.Signer`` with the key of one purpose."""
+
+    def __init__(self, clients: Clients, keys: KmsKeys, purpose: KeyPurpose) -> None:
+        self._clients = clients
+        self._keys = keys
+        self._purpose = purpose
+
+    def sign(self, typ: str, payload: bytes) -> str:
+        kid = self._keys.current(self._purpose.value)
+        signing = signing_input(typ, kid, payload)
+        with calling("kms"):
+            answer = self._clients.keys().sign(
+                KeyId=kid, Message=signing, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
+            )
+        r, s = decode_dss_signature(answer["Signature"])
+        return compact(signing, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+
+def _coordinate(value: int) -> str:
+    return base64.urlsafe_b64encode(value.to_bytes(32, "big")).rstrip(b"=").decode()

@@ -1,0 +1,126 @@
+"""The bucket: objects put once, under a lock that the writer cannot shorten.
+
+Rules: a put carries a SHA-256 checksum that S3 verifies, and ``If-None-Match: *``, so that a key is taken once. What
+keeps an object is the *bucket's* default retention: a header would be the writer's own choice, and an override of a
+stricter default besides. Where ``lock_days`` says so, the first put of a process looks that the bucket has that
+default, and refuses to write evidence into one that has not. Sources: S3 API reference, PutObject; S3 user guide,
+"Conditional writes" and "Object Lock".
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from chalicelib.domain.errors import AlreadyExists, NotFound, StoreUnavailable
+from chalicelib.domain.store import ObjectVersion
+from chalicelib.settings import StoreSettings
+from chalicelib.store.clients import Clients, calling, error_code
+
+# S3 answers 409 where two conditional puts of a key met, and asks to repeat; 500 and 503 are load. Three tries with a
+# pause ride those out within the recorder's 2 s window; more would only make its queue longer.
+_MAX_TRIES: Final = 3
+_MAX_PAUSE_S: Final = 0.2
+_CONFLICT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
+_AGAIN: Final = _CONFLICT | {"SlowDown", "RequestTimeout"}  # and every 5xx
+_TAKEN: Final = frozenset({"PreconditionFailed", "412"})
+_ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
+_MAX_OBJECT: Final = 64 * 1024 * 1024  # a segment is at most 8 MiB; a reader never takes more into memory than this
+_MAX_KEYS: Final = 100_000
+
+
+class S3Objects:
+    """Implements ``domain.store.Objects``."""
+
+    def __init__(self, clients: Clients, settings: StoreSettings) -> None:
+        self._clients = clients
+        self._bucket = settings.bucket
+        self._lock_days = settings.lock_days
+        self._locked = threading.Event()
+        self._pause = threading.Event()
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        self._check_lock()
+        checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        uncertain = False  # an earlier try of this very call may have been applied
+        for attempt in range(_MAX_TRIES):
+            if attempt:
+                self._pause.wait(random.uniform(0, _MAX_PAUSE_S))  # noqa: S311 - spreads writers, protects nothing
+            try:
+                answer = self._clients.objects().put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=body,
+                    ContentType=content_type,
+                    ChecksumAlgorithm="SHA256",
+                    ChecksumSHA256=checksum,
+                    IfNoneMatch="*",
+                )
+            except ClientError as error:
+                code = error_code(error)
+                if code in _TAKEN:
+                    return self._ours(key, checksum, uncertain=uncertain)
+                if code not in _AGAIN and not _is_theirs(error):
+                    raise StoreUnavailable("a service could not be reached", service="s3", error=code) from error
+                uncertain = uncertain or code not in _CONFLICT
+            except (BotoCoreError, ResponseParserError):  # no answer: it may have been applied
+                uncertain = True
+            else:
+                return ObjectVersion(key=key, version_id=str(answer.get("VersionId", "")))
+        raise StoreUnavailable("a service could not be reached", service="s3", error="no answer")
+
+    def get(self, key: str, version_id: str | None = None) -> bytes:
+        which = {"VersionId": version_id} if version_id is not None else {}
+        with calling("s3", lambda code: NotFound("there is no such object", key=key) if code in _ABSENT else None):
+            answer = self._clients.objects().get_object(Bucket=self._bucket, Key=key, **which)
+            if int(answer["ContentLength"]) > _MAX_OBJECT:
+                raise StoreUnavailable("an object is larger than any of ours", key=key)
+            body: bytes = answer["Body"].read()
+        return body
+
+    def keys(self, prefix: str) -> Sequence[str]:
+        found: list[str] = []
+        more: dict[str, Any] = {}
+        while True:
+            with calling("s3"):
+                page = self._clients.objects().list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more)
+            found += [item["Key"] for item in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return found
+            if len(found) > _MAX_KEYS:
+                raise StoreUnavailable("a store holds more than can be read", store="objects", prefix=prefix)
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _ours(self, key: str, checksum: str, *, uncertain: bool) -> ObjectVersion:
+        """Return the version that this call put before its answer was lost. Raises AlreadyExists where another did."""
+        if uncertain:
+            with calling("s3"):
+                there = self._clients.objects().head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+            if there.get("ChecksumSHA256") == checksum:
+                return ObjectVersion(key=key, version_id=str(there.get("VersionId", "")))
+        raise AlreadyExists("this object exists already", key=key)
+
+    def _check_lock(self) -> None:
+        """Raise StoreUnavailable unless the bucket locks what is put for at least ``lock_days``. Looks once a process:
+        bucket policy denies changing it."""
+        if self._lock_days == 0 or self._locked.is_set():
+            return
+        with calling("s3"):
+            answer = self._clients.objects().get_object_lock_configuration(Bucket=self._bucket)
+        default = answer.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
+        days = int(default.get("Days", 0)) + 365 * int(default.get("Years", 0))
+        if days < self._lock_days:
+            raise StoreUnavailable("the bucket does not lock what is recorded", days=days, wanted=self._lock_days)
+        self._locked.set()
+
+
+def _is_theirs(error: ClientError) -> bool:
+    """Say whether S3 failed rather than refused: then nobody knows whether the put was applied."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500

@@ -1,0 +1,89 @@
+"""The sessions table: created, granted, re-keyed and closed by the control plane; the broker only reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from pynamodb.attributes import UnicodeAttribute
+from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
+
+from chalicelib.domain.errors import AlreadyExists, Conflict
+from chalicelib.domain.identifiers import SessionId, Txn
+from chalicelib.domain.session import Grant, Session, SessionStatus
+from chalicelib.domain.verifier import Verifier
+from chalicelib.store.documents import from_document, to_document
+from chalicelib.store.tables import MAX_ROWS, RevisedRow, Tables, matching, one, put_new, reaching, revise
+
+SESSIONS: Final = "sessions"
+OF_TXN: Final = "of-txn"
+
+
+class SessionsOfTxn(GlobalSecondaryIndex["SessionRow"]):  # type: ignore[no-untyped-call] # pynamodb's own
+    """Finds the ids of a chain's sessions; they are ULIDs, so their order is that of time. The rows are read by key."""
+
+    class Meta:
+        index_name = OF_TXN
+        projection = KeysOnlyProjection()
+
+    txn = UnicodeAttribute(hash_key=True)
+    id = UnicodeAttribute(range_key=True)
+
+
+class SessionRow(RevisedRow):
+    id = UnicodeAttribute(hash_key=True)
+    txn = UnicodeAttribute()
+    of_txn = SessionsOfTxn()
+
+
+class DynamoSessions:
+    """Implements ``domain.store.Sessions``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._rows = tables.bind(SessionRow, SESSIONS)
+
+    def create(self, session: Session) -> None:
+        put_new(
+            self._rows(id=session.id, txn=session.txn, doc=to_document(session)),
+            self._rows.id.does_not_exist(),
+            AlreadyExists("this session exists already", session=session.id),
+            lambda: self._row(session.id),
+        )
+
+    def get(self, session_id: SessionId) -> Session:
+        session = from_document(Session, self._row(session_id).doc)
+        return matching(session, holds=session.id == session_id, store=SESSIONS)
+
+    def grant(self, session_id: SessionId, grant: Grant) -> Session:
+        def granted(session: Session) -> Session:
+            if session.status is not SessionStatus.PENDING:
+                raise Conflict("the session is not pending any more", session=session_id)
+            return dataclasses.replace(session, status=SessionStatus.GRANTED, grant=grant)
+
+        return revise(Session, lambda: self._row(session_id), granted)
+
+    def rekey(self, session_id: SessionId, verifier: Verifier, *, only_first: bool) -> None:
+        def rekeyed(session: Session) -> Session:
+            if session.status is not SessionStatus.GRANTED or (only_first and session.verifier is not None):
+                raise Conflict("the session takes no new secret", session=session_id)
+            return dataclasses.replace(session, verifier=verifier)
+
+        revise(Session, lambda: self._row(session_id), rekeyed)
+
+    def close(self, session_id: SessionId, reason: str, at: datetime) -> Session:
+        def closed(session: Session) -> Session:
+            if session.status is SessionStatus.CLOSED:
+                return session
+            return dataclasses.replace(session, status=SessionStatus.CLOSED, closed_at=at, close_reason=reason)
+
+        return revise(Session, lambda: self._row(session_id), closed)
+
+    def of_txn(self, txn: Txn) -> Sequence[Session]:
+        with reaching(SESSIONS):
+            ids = [row.id for row in self._rows.of_txn.query(txn, limit=MAX_ROWS)]
+        return [self.get(SessionId(found)) for found in ids]
+
+    def _row(self, session_id: SessionId) -> SessionRow:
+        return one(self._rows, session_id, missing="there is no such session")

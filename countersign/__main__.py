@@ -1,0 +1,136 @@
+"""The command line's entry: read the arguments, run one command, turn what happened into text and an exit code.
+
+What a pipeline runs (`exec`, `env`, `request`, `status`, `targets`) imports the standard library only; `review`,
+`config` and `dev` need extras and import them when they are called. Exit codes: ``countersign.failures.Exit``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NoReturn, TextIO
+
+from chalicelib.domain.errors import AccessError
+from countersign.api import Clock
+from countersign.commands import config_check, env, request, review, run, status, targets
+from countersign.commands.asking import Invocation
+from countersign.commands.dev import dev
+from countersign.failures import Exit, Failure, failure_of
+from countersign.output import Output
+from countersign.settings import SystemClock, read_settings
+
+Command = Callable[[Invocation], int]
+
+_COMMANDS: Final[Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None], Command]]] = {
+    "exec": ("get a session, run a command in it, pass its exit code on", run.add, run.execute),
+    "request": ("ask for a session and say what became of it", request.add, request.request),
+    "status": ("say what a session is now", status.add, status.status),
+    "targets": ("list what you may ask for", targets.add, targets.targets),
+    "env": ("print a session's variables for a shell, a dotenv file or GitHub", env.add, env.env),
+    "review": ("who initiated, what was done, who approved, where it is recorded", review.add, review.review),
+}
+# Which extra brings a module that the base install lacks.
+_EXTRA_OF: Final = {
+    **dict.fromkeys(("chalice", "slack_bolt", "slack_sdk", "aws_lambda_powertools"), "dev"),
+    **dict.fromkeys(("postgast", "re2", "uvloop"), "broker"),
+}
+_EPILOG: Final = (
+    "exit codes: the command's own (exec); 77 denied; 75 still pending; 69 unreachable; 64 usage; "
+    "65 what was read does not hold. COUNTERSIGN_API says where the service is; the caller's OIDC token is "
+    "COUNTERSIGN_ID_TOKEN or is fetched from the CI's own environment."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes end with our exit code for usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Failure(Exit.USAGE, message, hint=self.format_usage().strip().removeprefix("usage: "))
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = _Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="one JSON object on stdout, for programs")
+    common.add_argument("--api", default="", metavar="URL", help="where the service is (else COUNTERSIGN_API)")
+    parser = _Parser(prog="countersign", description="Named, approved, recorded access to production.", epilog=_EPILOG)
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, (about, add, command) in _COMMANDS.items():
+        sub = commands.add_parser(name, help=about, parents=[common])
+        sub.set_defaults(run=command)
+        add(sub)
+    configuration = commands.add_parser("config", help="check a configuration bundle")
+    actions = configuration.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    check = actions.add_parser("check", help="say what is wrong with a bundle: file, line, remedy", parents=[common])
+    check.set_defaults(run=config_check.config_check)
+    config_check.add(check)
+    commands.add_parser("dev", help="run the whole service on this machine, until Ctrl-C", add_help=False)
+    return parser
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    *,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    clock: Clock | None = None,
+) -> int:
+    """Run one command and return its exit code. What is left out (all of it, but in tests) is the process's own."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    ours, command = _split(arguments)
+    output = Output(as_json="--json" in ours, colour=False, out=out, err=err)
+    try:
+        if ours[:1] == ["dev"]:
+            return dev(arguments[1:])
+        options = _parser().parse_args(ours)
+        options.command = command
+        settings = read_settings(environment)
+        output = Output(as_json=options.json, colour=settings.colour, out=out, err=err)
+        invocation = Invocation(
+            options=options,
+            settings=replace(settings, api=options.api or settings.api),
+            output=output,
+            clock=SystemClock() if clock is None else clock,
+        )
+        run_command: Command = options.run
+        return int(run_command(invocation))
+    except Failure as failure:
+        output.fail(failure)
+        return int(failure.exit_code)
+    except AccessError as error:
+        output.fail(failure_of(error))
+        return int(failure_of(error).exit_code)
+    except ModuleNotFoundError as error:
+        output.fail(_missing(error, "dev" if ours[:1] == ["dev"] else ""))
+        return int(Exit.USAGE)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(Exit.DONE if ended.code is None else Exit.USAGE)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left; the interpreter's own flush at exit would say so a second time
+        return int(Exit.DONE)
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return our arguments, and the command after the first ``--``, of which nothing is ours. Pure."""
+    if "--" not in arguments:
+        return list(arguments), []
+    at = arguments.index("--")
+    return list(arguments[:at]), list(arguments[at + 1 :])
+
+
+def _missing(error: ModuleNotFoundError, wanted: str) -> Failure:
+    """Return what to install, in place of a traceback. ``wanted`` is the extra that the command itself needs."""
+    name = (error.name or "").partition(".")[0]
+    return Failure(
+        Exit.USAGE,
+        f"this command needs more than the base install (there is no {name or 'module'})",
+        hint=f"pip install 'countersign[{wanted or _EXTRA_OF.get(name, 'audit')}]'",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The settings of the command line: read from the environment once per process, here and nowhere else in it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
+
+from chalicelib.domain.secret import Secret
+
+# What lets a process speak as this job: never handed to what we start. The list names variables of the CI services
+# themselves; a variable that a GitLab job file names freely is COUNTERSIGN_ID_TOKEN by our documentation.
+CI_TOKEN_VARIABLES: Final = (
+    "COUNTERSIGN_ID_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_URL",
+    "ACTIONS_RUNTIME_TOKEN",
+    "CI_JOB_JWT",
+    "CI_JOB_JWT_V1",
+    "CI_JOB_JWT_V2",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "BITBUCKET_STEP_OIDC_TOKEN",
+    "SYSTEM_ACCESSTOKEN",
+)
+
+
+class SystemClock:
+    """The real time, and the real waiting."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the command line is told.
+
+    ``api`` is empty where nobody said it. ``github_url`` and ``github_token`` are how a GitHub Actions job asks its
+    runner for an OIDC token; ``github_env`` is the file through which a step sets variables for later steps.
+    ``inherited`` is the whole environment, to be handed on after ``countersign.environment`` cleaned it.
+    """
+
+    api: str
+    id_token: Secret | None
+    github_url: str
+    github_token: Secret | None
+    github_env: str
+    runner_temp: str
+    colour: bool
+    inherited: Mapping[str, str] = field(repr=False)
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings that ``environment``, else the process's own, holds. Missing ones are empty: each command
+    says itself what it lacks."""
+    env = os.environ if environment is None else environment
+    return Settings(
+        api=env.get("COUNTERSIGN_API", ""),
+        id_token=_secret(env, "COUNTERSIGN_ID_TOKEN"),
+        github_url=env.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""),
+        github_token=_secret(env, "ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
+        github_env=env.get("GITHUB_ENV", ""),
+        runner_temp=env.get("RUNNER_TEMP", ""),
+        colour=not env.get("NO_COLOR") and env.get("TERM", "") not in {"", "dumb"},
+        inherited=MappingProxyType(dict(env)),
+    )
+
+
+def _secret(env: Mapping[str, str], name: str) -> Secret | None:
+    value = env.get(name, "").strip()
+    return Secret(value) if value else None

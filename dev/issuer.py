@@ -1,0 +1,127 @@
+"""The local OIDC issuer: mints tokens of the shape that GitHub Actions gives a job.
+
+Rules: RS256 with a key made at start and never written down; the discovery document and the keys are where OpenID
+Connect Discovery 1.0 (section 4) puts them; ``POST /mint`` takes a JSON object of claims and fills in only what the
+caller did not give, so that a test can ask for a wrong audience, an expired or a not yet valid token. A claim given as
+``null`` is left out. Anybody on this machine may mint: it vouches for nobody.
+Source of the claims: docs.github.com, "OpenID Connect reference", example token of a job.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+from chalicelib.domain.clock import Clock
+from dev.loopback import LoopbackServer, Request, Response, as_json
+
+LIFETIME_S: Final = 300  # GitHub's own tokens live five minutes
+_SKEW_S: Final = 5  # nbf lies this far back, as at GitHub, so that a clock a little behind accepts the token
+
+
+class Issuer:
+    """The issuer's server. ``audience`` is what a token is for where the caller names none."""
+
+    def __init__(self, clock: Clock, *, audience: str, port: int = 0) -> None:
+        self._clock = clock
+        self._audience = audience
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._kid = secrets.token_hex(8)
+        self._server = LoopbackServer("issuer", self.answer, port=port)
+
+    @property
+    def url(self) -> str:
+        return self._server.url
+
+    @property
+    def jwks_uri(self) -> str:
+        return f"{self.url}/jwks"
+
+    @property
+    def mint_url(self) -> str:
+        return f"{self.url}/mint"
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def answer(self, request: Request) -> Response:
+        """Serve one request; any other path is 404."""
+        match request.method, request.path:
+            case "GET", "/.well-known/openid-configuration":
+                return as_json(self._discovery())
+            case "GET", "/jwks" | "/.well-known/jwks":  # the second is where GitHub has it
+                return as_json({"keys": [self._public_key()]})
+            case "POST", "/mint":
+                return as_json({"token": self.mint(request.json_object())})
+        return as_json({"error": "not found"}, 404)
+
+    def mint(self, claims: dict[str, Any]) -> str:
+        """Return a signed token of ``claims`` and of the defaults that they do not set."""
+        now = int(self._clock.now().timestamp())
+        times = {"iat": now, "nbf": now - _SKEW_S, "exp": now + LIFETIME_S}
+        filled = _github_defaults() | {"iss": self.url, "aud": self._audience} | times | claims
+        if "sub" not in claims:
+            filled["sub"] = f"repo:{filled.get('repository')}:ref:{filled.get('ref')}"
+        given = {name: value for name, value in filled.items() if value is not None}
+        # PyJWT refuses an issuer that is no text, and a test may want exactly such a token: so the bytes are signed as
+        # they are.
+        return jwt.api_jws.encode(_json(given), self._key, algorithm="RS256", headers={"kid": self._kid, "typ": "JWT"})
+
+    def _public_key(self) -> dict[str, Any]:
+        found = RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
+        return {**found, "kid": self._kid, "alg": "RS256", "use": "sig"}
+
+    def _discovery(self) -> dict[str, Any]:
+        return {
+            "issuer": self.url,
+            "jwks_uri": self.jwks_uri,
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "claims_supported": sorted({"iss", "aud", "sub", "iat", "nbf", "exp", *_github_defaults()}),
+        }
+
+
+def _json(claims: dict[str, Any]) -> bytes:
+    return json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _github_defaults() -> dict[str, Any]:
+    """Return the claims of one new run of the demo's pipeline: every id that is immutable at GitHub is fixed here, and
+    the run's own are new on each call, since a run has one root."""
+    run = secrets.randbelow(10**10) + 10**10
+    return {
+        "jti": secrets.token_hex(16),
+        "repository": "acme/orders",
+        "repository_id": "700100200",
+        "repository_owner": "acme",
+        "repository_owner_id": "9001",
+        "repository_visibility": "private",
+        "actor": "dev-dana",
+        "actor_id": "424242",
+        "ref": "refs/heads/main",
+        "ref_type": "branch",
+        "ref_protected": "true",
+        "head_ref": "",
+        "base_ref": "",
+        "sha": "4f2c1d0e9b8a7f6e5d4c3b2a190817263544f3e2",
+        "event_name": "push",
+        "workflow": "deploy",
+        "workflow_ref": "acme/orders/.github/workflows/deploy.yml@refs/heads/main",
+        "job_workflow_ref": "acme/orders/.github/workflows/deploy.yml@refs/heads/main",
+        "workflow_sha": "4f2c1d0e9b8a7f6e5d4c3b2a190817263544f3e2",
+        "job_workflow_sha": "4f2c1d0e9b8a7f6e5d4c3b2a190817263544f3e2",
+        "check_run_id": str(run + 7),
+        "run_id": str(run),
+        "run_number": str(run % 1000),
+        "run_attempt": "1",
+        "runner_environment": "github-hosted",
+    }

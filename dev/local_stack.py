@@ -1,0 +1,399 @@
+"""The whole local stack: emulator, targets, issuer, Slack stand-in, functions, API, broker, pumps; started, shown,
+ended.
+
+Rules: each part is started once and ended in the opposite order, whatever happened, a failed start included; what died
+ends the stack. Every part runs with its own role's credentials and an environment made for it. Nothing outlives the
+stack but the folder that ``state`` names (logs and the authority's certificate). It prints nothing: ``dev.stack`` is
+the command.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from boto3.session import Session
+
+from chalicelib.domain.canonical import Json
+from chalicelib.domain.errors import ConfigurationInvalid, StoreUnavailable
+from chalicelib.domain.secret import Secret
+from chalicelib.domain.verifier import new_session_secret
+from chalicelib.settings import StoreSettings
+from dev import seed
+from dev.authority import ServerIdentity, make_server_identity
+from dev.configuration import Configuration, Served, read_configuration, with_addresses
+from dev.emulator import ACCOUNT, Emulator, start_ministack
+from dev.invocation import Callers
+from dev.issuer import Issuer
+from dev.lambdas import Answered, Function, Lambdas, start_host
+from dev.postgres_binaries import PostgresBinaries, find_postgres
+from dev.postgres_server import DATABASE, OWNER, Login, PostgresServer, make_orders
+from dev.preparation import Order, Prepared, read_prepared
+from dev.processes import Child, free_port, listening
+from dev.pump import Pumps, StreamPump, scheduled_event
+from dev.roles import Role
+from dev.settings import DEMO_BUNDLE, ROOT, SystemClock, child_environment, server_account
+from dev.slack_standin import CHANNEL, Member, SlackStandin
+
+REGION: Final = "eu-west-1"
+PREFIX: Final = "countersign-local"
+FUNCTION_PREFIX: Final = f"{PREFIX}-"
+BUCKET: Final = f"{PREFIX}-recordings"
+STAGE: Final = "local"
+ORDERS: Final = "orders-prod"
+# The broker's certificate names localhost too, since libpq before 15 matches no address in a certificate.
+BROKER_HOST: Final = "localhost"
+FUNCTIONS: Final = ("sign", "decide", "mint", "post_cards", "reconcile")
+PREPARED_WITHIN_S: Final = 60
+READY_WITHIN_S: Final = 60.0  # each part answers within seconds; a loaded machine gets a minute
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackOptions:
+    """``config``: a bundle's directory, else the demo's. ``state``: a folder that stays, else a temporary one."""
+
+    config: Path = DEMO_BUNDLE
+    state: Path | None = None
+    targets: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrdersTarget:
+    """The demo target, running, and its owner's login."""
+
+    server: PostgresServer
+    owner: Login
+
+
+class Stack:
+    """``with Stack(options) as stack:`` starts everything; :attr:`ready` says where it is. The body runs when all is
+    up.
+
+    Raises ConfigurationInvalid for a bundle that does not load, TargetUnavailable or StoreUnavailable, with the end of
+    the log, for a part that does not start; what had started is ended by then.
+    """
+
+    def __init__(self, options: StackOptions) -> None:
+        self._options = options
+        self._clock = SystemClock()
+        self._ending = ExitStack()
+        self._children: list[Child] = []
+        self.ready: dict[str, Any] = {}
+        self.folder = Path()
+        self.orders: OrdersTarget | None = None
+        self._reconcile: Function | None = None
+
+    def __enter__(self) -> Stack:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def died(self) -> Child | None:
+        """Return a part that has ended by itself, or None."""
+        return next((child for child in self._children if not child.alive()), None)
+
+    def binaries(self) -> PostgresBinaries:
+        """Return the PostgreSQL programs, ``psql`` among them, that this machine has or that were unpacked for it."""
+        return find_postgres()
+
+    def reconcile(self) -> Answered:
+        """Run what the schedule runs every minute, now, and return its answer. Raises StoreUnavailable."""
+        if self._reconcile is None:
+            raise StoreUnavailable("the stack is not running")
+        return self._reconcile.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}reconcile", ACCOUNT, REGION))
+
+    def _start(self) -> None:
+        written = read_configuration(self._options.config)
+        self.folder = self._make_folder()
+        pool = self._ending.enter_context(ThreadPoolExecutor(max_workers=2, thread_name_prefix="start"))
+        target = pool.submit(self._start_orders) if self._serves(written) else None
+        if target is not None:
+            self._ending.callback(_stop_target, target)
+        emulator = start_ministack(self._subfolder("emulator"))
+        self._ending.callback(emulator.stop)
+        self._children.append(emulator.child)
+        api_port, broker_port = free_port(), free_port()
+        api_url = f"http://127.0.0.1:{api_port}"
+        issuer = Issuer(self._clock, audience=api_url)
+        issuer.start()
+        self._ending.callback(issuer.stop)
+        if target is not None:
+            self.orders = target.result()
+            self._children.append(self.orders.server.child)
+        served = Served(api=api_url, issuer=issuer.url, targets=self._addresses())
+        configuration = with_addresses(written, served)
+        slack, slack_secrets = self._start_slack(configuration, f"{api_url}/slack/events")
+        prepared = self._prepare(emulator, configuration, slack_secrets)
+        identity = make_server_identity(self.folder / "authority", self._clock)
+        lambda_port = free_port()
+        shared = {
+            **_aws(emulator, f"http://127.0.0.1:{lambda_port}"),
+            **_settings(api_url, broker_port, identity, slack),
+        }
+        lambdas, functions = self._start_functions(prepared, emulator, shared, lambda_port)
+        api = self._start_part("api", ["dev.api_server", str(api_port)], prepared, shared)
+        broker = self._start_part("broker", ["broker"], prepared, shared | _listening(broker_port, identity))
+        for function in functions.values():
+            function.warm()
+        lambdas.start()
+        api.wait_until(lambda: _healthy(f"{api_url}/healthz"), within_s=READY_WITHIN_S)
+        broker.wait_until(lambda: listening(broker_port), within_s=READY_WITHIN_S)
+        self._start_pumps(emulator, prepared, functions)
+        self.ready = {
+            "api": api_url,
+            "broker": {"postgres": {"host": BROKER_HOST, "port": broker_port, "ca_file": str(identity.authority)}},
+            "keys": {"jwks": f"{api_url}/.well-known/jwks.json"},
+            "issuer": {"url": issuer.url, "mint": issuer.mint_url},
+            "slack": _slack_part(slack, configuration),
+            "aws": _aws_part(emulator, prepared),
+            "targets": self._targets_part(),
+        }
+
+    # The parts.
+
+    def _make_folder(self) -> Path:
+        given = self._options.state
+        if given is not None:
+            given.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in ("emulator", "logs"):  # what an earlier stack kept here, or lost when it was killed
+                shutil.rmtree(given / left, ignore_errors=True)
+            return given.resolve()
+        made = Path(tempfile.mkdtemp(prefix="countersign-dev-"))
+        self._ending.callback(shutil.rmtree, made, ignore_errors=True)
+        return made
+
+    def _subfolder(self, name: str) -> Path:
+        folder = self.folder / name
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def _log(self, name: str) -> Path:
+        return self._subfolder("logs") / f"{name}.log"
+
+    def _serves(self, configuration: Configuration) -> bool:
+        return self._options.targets and ORDERS in configuration.bundle.targets
+
+    def _start_orders(self) -> OrdersTarget:
+        server = PostgresServer(find_postgres(), log=self._log(ORDERS), account=server_account())
+        try:
+            server.wait()
+            return OrdersTarget(server=server, owner=make_orders(server))
+        except BaseException:
+            server.stop()
+            raise
+
+    def _addresses(self) -> dict[str, tuple[str, int]]:
+        return {ORDERS: ("127.0.0.1", self.orders.server.port)} if self.orders else {}
+
+    def _start_slack(self, configuration: Configuration, events_url: str) -> tuple[SlackStandin, dict[str, str]]:
+        token, signing = Secret(f"xoxb-{new_session_secret().expose()}"), new_session_secret()
+        members = [
+            Member(user_id=person.slack_user, team=person.slack_team, name=person.name, groups=person.groups)
+            for person in configuration.bundle.people
+        ]
+        slack = SlackStandin(self._clock, members=members, bot_token=token, signing_secret=signing)
+        slack.send_clicks_to(events_url)
+        slack.start()
+        self._ending.callback(slack.stop)
+        return slack, {_BOT_TOKEN: token.expose(), _SIGNING_SECRET: signing.expose()}
+
+    def _prepare(self, emulator: Emulator, configuration: Configuration, slack: Mapping[str, str]) -> Prepared:
+        order = Order(
+            store=StoreSettings(prefix=PREFIX, region=REGION, bucket=BUCKET, lock_days=1),
+            account=emulator.account,
+            function_prefix=FUNCTION_PREFIX,
+            secrets={**configuration.secrets, **self._target_secrets(configuration), **slack},
+            files={name: content.decode() for name, content in configuration.files.items()},
+            credentials=tuple(
+                principal.credential
+                for target in configuration.bundle.targets.values()
+                for principal in target.principals
+                if not principal.credential.startswith("arn:")
+            ),
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "dev.preparation"],
+            input=order.text(),
+            env=child_environment(emulator.environment(REGION)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PREPARED_WITHIN_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise StoreUnavailable(f"the emulator could not be prepared:\n{done.stderr[-2000:]}")
+        return read_prepared(done.stdout)
+
+    def _target_secrets(self, configuration: Configuration) -> dict[str, str]:
+        if self.orders is None:
+            return {}
+        principal = configuration.bundle.targets[ORDERS].principal(OWNER)
+        return {principal.credential: self.orders.owner.password.expose()} if principal else {}
+
+    def _start_functions(
+        self, prepared: Prepared, emulator: Emulator, shared: Mapping[str, str], port: int
+    ) -> tuple[Lambdas, dict[str, Function]]:
+        functions: dict[str, Function] = {}
+        for name in FUNCTIONS:
+            arn = f"arn:aws:lambda:{REGION}:{emulator.account}:function:{FUNCTION_PREFIX}{name}"
+            environment = child_environment({**shared, **_role(prepared, name).environment()})
+            functions[name] = Function(
+                name, arn, _starter(name, environment, self._log(name)), early=name != "reconcile"
+            )
+            self._ending.callback(functions[name].stop)
+        callers = Callers(roles=tuple(prepared.roles.values()), clock=self._clock)
+        lambdas = Lambdas({f"{FUNCTION_PREFIX}{name}": found for name, found in functions.items()}, callers, port=port)
+        self._ending.callback(lambdas.stop)
+        return lambdas, functions
+
+    def _start_part(self, name: str, module: list[str], prepared: Prepared, shared: Mapping[str, str]) -> Child:
+        environment = child_environment({**shared, **_role(prepared, name).environment()})
+        child = Child(name, [sys.executable, "-m", *module], environment=environment, log=self._log(name), cwd=ROOT)
+        self._ending.callback(child.stop)
+        self._children.append(child)
+        return child
+
+    def _start_pumps(self, emulator: Emulator, prepared: Prepared, functions: Mapping[str, Function]) -> None:
+        role = _role(prepared, "post_cards")
+        session = Session(role.access_key, role.secret_key.expose(), region_name=REGION)
+        streams = [
+            StreamPump(
+                session.client("dynamodbstreams", endpoint_url=emulator.endpoint),
+                arn,
+                REGION,
+                functions["post_cards"].invoke,
+            )
+            for arn in prepared.streams.values()
+        ]
+        self._reconcile = functions["reconcile"]
+        pumps = Pumps(streams, [self.reconcile])
+        pumps.start()
+        self._ending.callback(pumps.stop)
+
+    # What the ready file says.
+
+    def _targets_part(self) -> dict[str, Any]:
+        if self.orders is None:
+            return {}
+        server = self.orders.server
+        admin = {"user": server.admin.user, "password": server.admin.password.expose(), "database": DATABASE}
+        return {
+            ORDERS: {
+                "protocol": "postgres",
+                "host": "127.0.0.1",
+                "port": server.port,
+                "database": DATABASE,
+                "log": str(server.log),
+                "admin": admin,
+                "planted": seed.planted(),
+            }
+        }
+
+    def _end(self) -> None:
+        self._ending.close()
+        if self._options.state is not None and self.folder != Path():
+            for name in ("emulator", "authority/broker.key"):  # data and a key: of use to nobody now
+                path = self.folder / name
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+_BOT_TOKEN: Final = f"{PREFIX}/slack/bot-token"
+_SIGNING_SECRET: Final = f"{PREFIX}/slack/signing-secret"
+
+
+def _stop_target(started: Future[OrdersTarget]) -> None:
+    """Wait for a start that may still run, and end what it made."""
+    if started.cancel() or started.exception() is not None:
+        return
+    started.result().server.stop()
+
+
+def _starter(name: str, environment: Mapping[str, str], log: Path) -> Callable[[], Child]:
+    return lambda: start_host(name, environment=environment, log=log)
+
+
+def _role(prepared: Prepared, name: str) -> Role:
+    role = prepared.roles.get(name)
+    if role is None:
+        raise ConfigurationInvalid(f"there is no policy template for the role {name}")
+    return role
+
+
+def _aws(emulator: Emulator, lambda_url: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": emulator.endpoint,
+        "AWS_ENDPOINT_URL_LAMBDA": lambda_url,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def _settings(api_url: str, broker_port: int, identity: ServerIdentity, slack: SlackStandin) -> dict[str, str]:
+    return {
+        "COUNTERSIGN_PREFIX": PREFIX,
+        "COUNTERSIGN_BUCKET": BUCKET,
+        "COUNTERSIGN_LOCK_DAYS": "1",
+        "COUNTERSIGN_STAGE": STAGE,
+        "COUNTERSIGN_PUBLIC_URL": api_url,
+        "COUNTERSIGN_BROKER_HOST": BROKER_HOST,
+        "COUNTERSIGN_BROKER_POSTGRES_PORT": str(broker_port),
+        "COUNTERSIGN_BROKER_CA_PEM": identity.authority_pem(),
+        "COUNTERSIGN_SLACK_SIGNING_SECRET": _SIGNING_SECRET,
+        "COUNTERSIGN_SLACK_BOT_TOKEN": _BOT_TOKEN,
+        "COUNTERSIGN_SLACK_CHANNEL": CHANNEL,
+        "COUNTERSIGN_SLACK_API_URL": slack.api_url,
+        "COUNTERSIGN_FUNCTION_PREFIX": FUNCTION_PREFIX,
+    }
+
+
+def _listening(port: int, identity: ServerIdentity) -> dict[str, str]:
+    return {
+        "COUNTERSIGN_LISTEN_HOST": "127.0.0.1",
+        "COUNTERSIGN_LISTEN_POSTGRES_PORT": str(port),
+        "COUNTERSIGN_TLS_CERTIFICATE": str(identity.certificate),
+        "COUNTERSIGN_TLS_KEY": str(identity.key),
+    }
+
+
+def _slack_part(slack: SlackStandin, configuration: Configuration) -> dict[str, Json]:
+    approvers = [person.slack_user for person in configuration.bundle.people if person.groups]
+    return {
+        "page": f"{slack.url}/",
+        "messages": f"{slack.url}/messages",
+        "click": f"{slack.url}/click",
+        "approvers": approvers,
+    }
+
+
+def _aws_part(emulator: Emulator, prepared: Prepared) -> dict[str, Json]:
+    auditor = prepared.roles.get("auditor")
+    found: dict[str, Json] = {"endpoint": emulator.endpoint, "region": REGION, "bucket": BUCKET, "prefix": PREFIX}
+    return found | ({"auditor": auditor.environment()} if auditor else {})
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own API
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

@@ -1,0 +1,305 @@
+"""One battery over every implementation of the domain's protocols: memory, ministack, moto.
+
+What unit tests rely on when they use the memory stores is what production relies on, because of this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from chalicelib.domain.ask import UseKind
+from chalicelib.domain.errors import AlreadyDecided, AlreadyExists, AlreadyUsed, Conflict, NotFound
+from chalicelib.domain.identifiers import AskId, ConnectionId, SessionId, new_ask_id, new_txn
+from chalicelib.domain.secret import Secret
+from chalicelib.domain.session import Session, SessionStatus
+from chalicelib.domain.verifier import verifier_of
+from tests.conformance.backends import AnyStores
+from tests.conformance.racing import RACERS, race
+from tests.fakes import samples
+from tests.fakes.clock import START
+
+LATER = START + timedelta(minutes=2)
+UNKNOWN_SESSION = SessionId("ses_" + "0" * 26)
+
+
+def granted(stores: AnyStores) -> Session:
+    session = samples.session()
+    stores.sessions.create(session)
+    return stores.sessions.grant(session.id, samples.grant(session))
+
+
+def test_a_chain_reads_back_exactly_as_it_was_signed(stores: AnyStores) -> None:
+    """A byte lost on the way would break every hash and signature after it."""
+    root = dataclasses.replace(samples.origin(), signature="a.b.c")
+    leaf = samples.target_hop(root)
+    other = samples.origin()
+    for hop in (root, leaf, other):
+        stores.chains.put(hop)
+    found = stores.chains.hops(root.txn)
+    assert found == {root.id: root, leaf.id: leaf}
+    assert found[leaf.id].sha256() == leaf.sha256()
+
+
+def test_a_hop_is_never_replaced(stores: AnyStores) -> None:
+    """A second put would rewrite who did something."""
+    hop = samples.origin()
+    stores.chains.put(hop)
+    with pytest.raises(AlreadyExists):
+        stores.chains.put(dataclasses.replace(hop, accountable=()))
+    assert stores.chains.hops(hop.txn)[hop.id].accountable == hop.accountable
+
+
+def test_an_unknown_chain_is_empty(stores: AnyStores) -> None:
+    """The caller tells ProofInvalid from an outage by this."""
+    assert stores.chains.hops(new_txn(START)) == {}
+
+
+def test_a_session_reads_back_and_is_created_once(stores: AnyStores) -> None:
+    """An id taken twice would give one caller another's session."""
+    session = samples.session()
+    stores.sessions.create(session)
+    assert stores.sessions.get(session.id) == session
+    with pytest.raises(AlreadyExists):
+        stores.sessions.create(dataclasses.replace(session, token_id="other"))
+    assert stores.sessions.get(session.id).token_id == session.token_id
+    with pytest.raises(NotFound):
+        stores.sessions.get(UNKNOWN_SESSION)
+
+
+def test_only_a_pending_session_is_granted(stores: AnyStores) -> None:
+    """A grant on a closed session would open it again."""
+    session = samples.session()
+    stores.sessions.create(session)
+    grant = samples.grant(session)
+    after = stores.sessions.grant(session.id, grant)
+    assert (after.status, after.grant) == (SessionStatus.GRANTED, grant)
+    assert stores.sessions.get(session.id) == after
+    with pytest.raises(Conflict):
+        stores.sessions.grant(session.id, grant)
+    stores.sessions.close(session.id, "done", LATER)
+    with pytest.raises(Conflict):
+        stores.sessions.grant(session.id, grant)
+    with pytest.raises(NotFound):
+        stores.sessions.grant(UNKNOWN_SESSION, grant)
+
+
+def test_a_secret_is_replaced_and_only_on_a_granted_session(stores: AnyStores) -> None:
+    """A verifier on a pending or closed session would be a login before or after its time."""
+    pending = samples.session()
+    stores.sessions.create(pending)
+    first, second = verifier_of(Secret("one")), verifier_of(Secret("two"))
+    with pytest.raises(Conflict):
+        stores.sessions.rekey(pending.id, first, only_first=False)
+    session = granted(stores)
+    stores.sessions.rekey(session.id, first, only_first=True)
+    with pytest.raises(Conflict):
+        stores.sessions.rekey(session.id, second, only_first=True)
+    assert stores.sessions.get(session.id).verifier == first
+    stores.sessions.rekey(session.id, second, only_first=False)
+    assert stores.sessions.get(session.id) == dataclasses.replace(session, verifier=second)
+    stores.sessions.close(session.id, "done", LATER)
+    with pytest.raises(Conflict):
+        stores.sessions.rekey(session.id, first, only_first=False)
+
+
+def test_a_session_closes_once(stores: AnyStores) -> None:
+    """The first reason is the true one; closing again must be harmless, since both planes may try."""
+    session = granted(stores)
+    closed = stores.sessions.close(session.id, "revoked", LATER)
+    assert (closed.status, closed.close_reason, closed.closed_at) == (SessionStatus.CLOSED, "revoked", LATER)
+    assert stores.sessions.close(session.id, "again", LATER + timedelta(hours=1)) == closed
+    assert stores.sessions.get(session.id) == closed
+    with pytest.raises(NotFound):
+        stores.sessions.close(UNKNOWN_SESSION, "x", LATER)
+
+
+def test_one_of_many_grants_wins(stores: AnyStores) -> None:
+    """Two grants for one session would be two permissions, of which records name one."""
+    session = samples.session()
+    stores.sessions.create(session)
+    grants = [samples.grant(session) for _ in range(RACERS)]
+    results = race(lambda number: stores.sessions.grant(session.id, grants[number]))
+    won = [number for number, result in enumerate(results) if isinstance(result, Session)]
+    assert len(won) == 1
+    assert sum(isinstance(result, Conflict) for result in results) == RACERS - 1
+    assert stores.sessions.get(session.id).grant == grants[won[0]]
+
+
+def test_a_close_wins_over_what_races_with_it(stores: AnyStores) -> None:
+    """A grant or a new secret that lands on a close must not undo it."""
+    session = samples.session()
+    stores.sessions.create(session)
+    verifier = verifier_of(Secret("one"))
+
+    def run(number: int) -> object:
+        match number % 3:
+            case 0:
+                return stores.sessions.close(session.id, "done", LATER)
+            case 1:
+                return stores.sessions.grant(session.id, samples.grant(session))
+            case _:
+                stores.sessions.rekey(session.id, verifier, only_first=False)
+                return None
+
+    results = race(run, racers=6)
+    assert all(not isinstance(result, Exception) or isinstance(result, Conflict) for result in results)
+    after = stores.sessions.get(session.id)
+    assert (after.status, after.close_reason) == (SessionStatus.CLOSED, "done")
+    was_granted = any(isinstance(result, Session) for result in (results[1], results[4]))
+    assert (after.grant is not None) is was_granted
+
+
+def test_the_sessions_of_a_chain_are_found_oldest_first(stores: AnyStores) -> None:
+    """A review that missed one would be a review of something else."""
+    leaf = samples.origin()
+    made = sorted((samples.session(leaf) for _ in range(3)), key=lambda session: session.id)
+    for session in reversed(made):
+        stores.sessions.create(session)
+    stores.sessions.create(samples.session())
+    assert list(stores.sessions.of_txn(leaf.txn)) == made
+
+
+def test_a_connection_is_put_once_and_sealed_once(stores: AnyStores) -> None:
+    """A second seal would put another recording in the place of the first."""
+    row = samples.connection_row()
+    stores.connections.put(row)
+    with pytest.raises(AlreadyExists):
+        stores.connections.put(dataclasses.replace(row, peer="10.0.0.1"))
+    stores.connections.seal(row.session_id, row.id, at=LATER, exit="client", key="manifests/x", sha256="ab")
+    sealed = dataclasses.replace(row, sealed_at=LATER, exit="client", manifest_key="manifests/x", manifest_sha256="ab")
+    assert stores.connections.get(row.session_id, row.id) == sealed
+    with pytest.raises(Conflict):
+        stores.connections.seal(row.session_id, row.id, at=LATER, exit="again", key="manifests/y", sha256="cd")
+    with pytest.raises(NotFound):
+        stores.connections.get(row.session_id, ConnectionId("con_0"))
+    assert stores.connections.get(row.session_id, row.id) == sealed
+
+
+def test_one_of_many_seals_wins(stores: AnyStores) -> None:
+    """The broker and the sweeper may both try to seal."""
+    row = samples.connection_row()
+    stores.connections.put(row)
+    results = race(
+        lambda number: stores.connections.seal(
+            row.session_id, row.id, at=LATER, exit=f"e{number}", key=f"k{number}", sha256="ab"
+        )
+    )
+    won = [number for number, result in enumerate(results) if result is None]
+    assert len(won) == 1
+    assert stores.connections.get(row.session_id, row.id).manifest_key == f"k{won[0]}"
+
+
+def test_the_connections_of_a_session_and_of_no_other(stores: AnyStores) -> None:
+    """The cap on connections counts these."""
+    first = samples.connection_row()
+    second = samples.connection_row(first.session_id)
+    for row in (first, second, samples.connection_row()):
+        stores.connections.put(row)
+    expected = sorted([first, second], key=lambda row: row.id)
+    assert list(stores.connections.of_session(first.session_id)) == expected
+
+
+def test_an_ask_is_put_once_and_keeps_its_digest(stores: AnyStores) -> None:
+    """Answers name the digest: a question that came back changed would not be the one that was asked."""
+    ask = samples.ask()
+    stores.asks.put(ask)
+    assert stores.asks.get(ask.id) == ask
+    assert stores.asks.get(ask.id).question.digest() == ask.digest
+    with pytest.raises(AlreadyExists):
+        stores.asks.put(dataclasses.replace(ask, excluded=()))
+    assert stores.asks.get(ask.id).excluded == ask.excluded
+    with pytest.raises(NotFound):
+        stores.asks.get(AskId("ask_0"))
+
+
+def test_recent_asks_are_found_in_order(empty: AnyStores) -> None:
+    """The reconciler posts a card for each that has none; one left out would wait for nobody."""
+    asks = [dataclasses.replace(samples.ask(), created_at=START + timedelta(seconds=n)) for n in range(4)]
+    for ask in reversed(asks):
+        empty.asks.put(ask)
+    assert list(empty.asks.since(START + timedelta(seconds=1))) == asks[1:]
+    assert list(empty.asks.since(START + timedelta(seconds=2, microseconds=1))) == asks[3:]
+    assert list(empty.asks.since(START + timedelta(days=1))) == []
+
+
+def test_a_person_answers_once(stores: AnyStores) -> None:
+    """The first answer stands: a refusal cannot be talked out of somebody afterwards."""
+    ask = samples.ask()
+    first = samples.answer(ask, samples.ADA)
+    stores.answers.put(first)
+    with pytest.raises(AlreadyDecided):
+        stores.answers.put(first)
+    with pytest.raises(AlreadyDecided):
+        stores.answers.put(dataclasses.replace(first, approved=False))
+    second = samples.answer(ask, samples.BEN)
+    stores.answers.put(second)
+    assert list(stores.answers.of_ask(ask.id)) == [first, second]
+    assert list(stores.answers.of_ask(new_ask_id(START))) == []
+
+
+def test_one_of_many_answers_of_one_person_wins(stores: AnyStores) -> None:
+    """Two clicks at once, one yes and one no, are one answer."""
+    ask = samples.ask()
+    results = race(
+        lambda number: stores.answers.put(dataclasses.replace(samples.answer(ask), approved=number % 2 == 0))
+    )
+    assert sum(result is None for result in results) == 1
+    assert sum(isinstance(result, AlreadyDecided) for result in results) == RACERS - 1
+    assert len(stores.answers.of_ask(ask.id)) == 1
+
+
+def test_a_withdrawal_and_a_use_take_the_same_slot(stores: AnyStores) -> None:
+    """What was withdrawn must not run, and what ran cannot be withdrawn."""
+    ask_id = new_ask_id(START)
+    results = race(
+        lambda number: stores.uses.put(
+            samples.use(ask_id, UseKind.RAN if number % 2 else UseKind.WITHDRAWN)
+            if number < 2
+            else dataclasses.replace(samples.use(ask_id), by=f"broker:{number}")
+        )
+    )
+    assert sum(result is None for result in results) == 1
+    assert sum(isinstance(result, AlreadyUsed) for result in results) == RACERS - 1
+    assert len(stores.uses.of_ask(ask_id)) == 1
+
+
+def test_uses_read_back(stores: AnyStores) -> None:
+    """An approval for several runs has a slot for each."""
+    ask_id = new_ask_id(START)
+    first = samples.use(ask_id)
+    second = dataclasses.replace(first, n=2)
+    for use in (second, first):
+        stores.uses.put(use)
+    assert list(stores.uses.of_ask(ask_id)) == [first, second]
+
+
+def test_a_claim_is_won_by_exactly_one(stores: AnyStores) -> None:
+    """A token that two requests carry at once must be good for one of them."""
+    value = new_txn(START)
+    results = race(lambda number: stores.once.claim("token", value, f"p{number}", expires_at=LATER, now=START))
+    won = [number for number, result in enumerate(results) if result is None]
+    assert len(won) == 1
+    assert {result for result in results if result is not None} == {f"p{won[0]}"}
+
+
+def test_a_claim_lasts_until_it_expires_and_no_longer(stores: AnyStores) -> None:
+    """Tables remove expired rows days late, so the time itself must decide."""
+    value = new_txn(START)
+    assert stores.once.claim("token", value, "a", expires_at=LATER, now=START) is None
+    before = LATER - timedelta(seconds=1)
+    assert stores.once.claim("token", value, "b", expires_at=LATER, now=before) == "a"
+    assert stores.once.held("token", value, now=before) == "a"
+    assert stores.once.held("token", value, now=LATER) is None
+    assert stores.once.claim("token", value, "c", expires_at=LATER + timedelta(days=1), now=LATER) is None
+    assert stores.once.held("token", value, now=LATER) == "c"
+
+
+def test_claims_of_different_kinds_do_not_meet(stores: AnyStores) -> None:
+    """An Idempotency-Key must not be able to use up a token's id."""
+    value = new_txn(START)
+    assert stores.once.claim("token", value, "a", expires_at=LATER, now=START) is None
+    assert stores.once.claim("idempotency", value, "b", expires_at=LATER, now=START) is None
+    assert stores.once.held("slack", value, now=START) is None

@@ -1,0 +1,167 @@
+"""What may be kept of a decision, and for whom."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from broker.evidence import NO_APPROVALS, Approvals
+from broker.inspection import MAX_KEPT, Inspection, Inspector, Subject
+from chalicelib.domain.identifiers import PersonId
+from chalicelib.domain.operation import Act
+from chalicelib.domain.policy import Allow, Deny, NeedsApproval
+from tests.fakes.broker import DBA, PERMITTED, REFUSED, World
+
+
+def subject(world: World, **fields: Any) -> Subject:
+    plain = Subject(
+        chain=world.chain, target="orders-prod", principal="app_rw", approvals=NO_APPROVALS, key_bound=False
+    )
+    return replace(plain, **fields)
+
+
+def inspection(world: World, **fields: Any) -> Inspection:
+    return Inspector(world.configuration).inspect(subject(world, **fields))
+
+
+def act(action: str = "sql:read", **context: Any) -> Act:
+    return Act(action=action, context=tuple(context.items()))
+
+
+def test_the_same_facts_are_asked_once() -> None:
+    """A decision costs 100 us and a warm statement runs a thousand times."""
+    world = World()
+    one = inspection(world)
+    for _ in range(3):
+        assert isinstance(one.judge([act(tables=("a",))], world.clock.now()).outcome, Allow)
+    assert len(world.policy.asked) == 1
+
+
+def test_allow_of_one_caller_is_not_kept_for_the_next() -> None:
+    """security.md: a decision is kept only within one connection."""
+    world = World()
+    inspection(world).judge([act()], world.clock.now())
+    inspection(world).judge([act()], world.clock.now())
+    assert len(world.policy.asked) == 2
+
+
+def test_facts_that_python_takes_for_equal_and_policy_does_not_are_kept_apart() -> None:
+    """True == 1 == 1.0 to a dictionary: the key is the canonical text."""
+    world = World()
+    one = inspection(world)
+    one.judge([act(x=True)], world.clock.now())
+    one.judge([act(x=1)], world.clock.now())
+    one.judge([act(x="1")], world.clock.now())
+    assert len(world.policy.asked) == 3
+
+
+def test_the_next_minute_is_asked_again() -> None:
+    """A rule may read the time; no decision outlives the minute that it was made in."""
+    world = World()
+    one = inspection(world)
+    one.judge([act()], world.clock.now())
+    world.clock.advance(60)
+    world.configuration.step()
+    one.judge([act()], world.clock.now())
+    assert len(world.policy.asked) == 2
+
+
+def test_a_new_serial_is_asked_again_though_the_policy_is_the_same() -> None:
+    """The registry may have changed the target's tags, which policy reads."""
+    world = World()
+    one = inspection(world)
+    one.judge([act()], world.clock.now())
+    world.activate()
+    assert one.judge([act()], world.clock.now()).ruling.configuration_serial == 4
+    assert len(world.policy.asked) == 2
+
+
+def test_what_rests_on_an_approval_is_never_kept() -> None:
+    """architecture, "Policy": one that used an approval is not cached."""
+    world = World()
+    world.policy.covers = frozenset({"prod-delete"})
+    ask = world.ask_for_session((DBA,))
+    given = Approvals(rules=frozenset({"prod-delete"}), answers=(world.answer(ask, "dora"),))
+    one = inspection(world, approvals=given)
+    for count in (2, 3):
+        assert isinstance(one.judge([act("sql:write")], world.clock.now()).outcome, Allow)
+        assert len(world.policy.asked) == count
+    assert [question.met for question in world.policy.asked] == [
+        frozenset(),
+        frozenset({"prod-delete"}),
+        frozenset({"prod-delete"}),
+    ]
+
+
+def test_the_number_of_kept_decisions_is_bounded() -> None:
+    """A client that never sends the same thing twice must not fill our memory."""
+    world = World()
+    one = inspection(world)
+    for number in range(MAX_KEPT + 1):
+        one.judge([act(n=number)], world.clock.now())
+    one.judge([act(n=0)], world.clock.now())
+    assert len(world.policy.asked) == MAX_KEPT + 2
+
+
+def test_policy_is_asked_with_the_registry_of_now() -> None:
+    """What the target is comes from the bundle that judges, not from the one that opened the connection."""
+    world = World()
+    one = inspection(world)
+    world.activate(targets={"orders-prod": replace(world.bundle.targets["orders-prod"], tags=(("pci", "yes"),))})
+    one.judge([act()], world.clock.now())
+    assert world.policy.asked[-1].target.tags == (("pci", "yes"),)
+
+
+def test_a_target_or_login_that_left_the_registry_is_refused() -> None:
+    """Removing a target stops its open connections at the next operation."""
+    world = World()
+    one = inspection(world)
+    world.activate(targets={"orders-prod": replace(world.bundle.targets["orders-prod"], principals=())})
+    assert isinstance(one.judge([act()], world.clock.now()).outcome, Deny)
+    world.activate(targets={})
+    assert isinstance(one.judge([act()], world.clock.now()).outcome, Deny)
+    assert world.policy.asked == []
+
+
+def test_a_rule_of_two_needs_is_met_only_by_both() -> None:
+    """Two groups in one rule: one of them is not enough."""
+    world = World()
+    both = (DBA, replace(DBA, approval=replace(DBA.approval, group="sec")))
+    world.policy.outcomes["sql:write"] = NeedsApproval(rules=("prod-delete",), needs=both)
+    ask = world.ask_for_session(both)
+    answer = world.answer(ask, "dora")
+    one = inspection(world)
+    asked = frozenset({"prod-delete"})
+    half = Approvals(rules=asked, answers=(answer,))
+    whole = Approvals(rules=asked, answers=(answer, replace(answer, groups=("sec",))))
+    bundle = world.configuration.current()
+    assert isinstance(one.judge_again(bundle, [act("sql:write")], half, world.clock.now()).outcome, NeedsApproval)
+    assert isinstance(one.judge_again(bundle, [act("sql:write")], whole, world.clock.now()).outcome, Allow)
+
+
+def test_one_person_counts_once_and_a_no_does_not_count() -> None:
+    """Two answers of one person are one person."""
+    world = World()
+    two = replace(DBA, approval=replace(DBA.approval, count=2))
+    answer = world.answer(world.ask_for_session((two,)), "dora")
+    rules = frozenset({"prod-delete"})
+    assert Approvals(rules=rules, answers=(answer, answer)).met([two]) == frozenset()
+    eve = replace(answer, person=PersonId("eve"))
+    assert Approvals(rules=rules, answers=(answer, replace(eve, approved=False))).met([two]) == frozenset()
+    assert Approvals(rules=rules, answers=(answer, eve)).met([two]) == rules
+
+
+def test_a_key_bound_subject_may_do_what_a_rule_wants_a_key_for() -> None:
+    """`bound` is met by how the session was proved."""
+    world = World()
+    world.policy.outcomes["sql:read"] = replace(PERMITTED, bound=True)
+    assert isinstance(inspection(world, key_bound=True).judge([act()], world.clock.now()).outcome, Allow)
+    assert isinstance(inspection(world).judge([act()], world.clock.now()).outcome, Deny)
+
+
+def test_rules_of_every_act_are_in_the_ruling() -> None:
+    """A review shows on what the whole rests, whatever the verdict."""
+    world = World()
+    world.policy.outcomes["sql:define"] = REFUSED
+    judged = inspection(world).judge([act(), act("sql:define")], world.clock.now())
+    assert judged.ruling.rules == ("no-drop", "read")

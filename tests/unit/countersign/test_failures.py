@@ -1,0 +1,41 @@
+"""Exit codes: what scripts rely on."""
+
+from __future__ import annotations
+
+import pytest
+
+from chalicelib.domain.errors import AccessError, leaf_errors
+from countersign.failures import Exit, exit_of
+
+EXPECTED = {
+    Exit.USAGE: "bad_request unsupported_media_type body_too_large unsupported_grant_type invalid_target conflict "
+    "already_exists already_decided already_used idempotency_conflict",
+    Exit.DENIED: "unauthenticated token_invalid token_expired token_replayed unknown_issuer proof_invalid denied "
+    "policy_denied approval_denied approval_expired approval_withdrawn approver_not_eligible held_in_transaction "
+    "grant_expired grant_revoked invalid_scope mask_written_back not_found",
+    Exit.UNREACHABLE: "internal limited target_unavailable store_unavailable recording_unavailable "
+    "configuration_invalid protocol_violation",
+}
+
+
+@pytest.mark.parametrize("kind", leaf_errors())
+def test_every_kind_of_refusal_has_its_exit_code(kind: type[AccessError]) -> None:
+    """A new code must be given its place here, and none may change: pipelines branch on them."""
+    (expected,) = [exit_code for exit_code, codes in EXPECTED.items() if kind.code in codes.split()]
+    assert exit_of(kind.code, 200) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(400, 64), (401, 77), (403, 77), (404, 77), (405, 64), (408, 69), (429, 69), (500, 69), (503, 69), (301, 69)],
+)
+def test_a_code_that_nobody_knows_falls_back_to_the_status(status: int, expected: int) -> None:
+    """API Gateway's own answers have no code of ours; nor has a newer service's."""
+    assert exit_of("", status) == expected
+    assert exit_of("from_the_future", status) == expected
+
+
+def test_the_documented_numbers() -> None:
+    """They are in the README, and in other people's pipelines."""
+    numbers = (Exit.DENIED, Exit.PENDING, Exit.UNREACHABLE, Exit.USAGE)
+    assert [int(number) for number in numbers] == [77, 75, 69, 64]

@@ -1,0 +1,299 @@
+"""The review's screen: an auditor's three questions, answered so that nothing hostile in it takes effect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from chalicelib.domain.identity import Identity
+from chalicelib.domain.recording import Gap
+from chalicelib.services.reviewed import (
+    AccessReview,
+    ReviewedApproval,
+    ReviewedHop,
+    ReviewedOperation,
+    ReviewedRecording,
+    ReviewedSession,
+)
+from countersign.printable import width
+from countersign.review_screen import MOST_OPERATIONS, as_json, screen
+
+START = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
+SESSION_ID = "ses_01j9z3k4m5n6p7q8r9s0t1v2w3"
+CONNECTION = "con_01j9z3k4m5n6p7q8r9s0t1v2w6"
+RUNNER = Identity(issuer="https://token.actions.githubusercontent.com", subject="700100200", name="acme/orders main")
+APPROVAL = ReviewedApproval(
+    ask_id="ask_1",
+    person="alice",
+    name="Alice Adams",
+    approved=True,
+    at=START + timedelta(minutes=1),
+    groups=("dba",),
+    rules=("prod-write",),
+    via="slack:T/U/C/1",
+    verified=True,
+)
+SELECT = ReviewedOperation(
+    id="op_1",
+    connection_id=CONNECTION,
+    at=START + timedelta(minutes=2),
+    text="SELECT id,\n  email FROM customers",
+    actions=("sql:read",),
+    binds=(),
+    held=False,
+    verdict="mask",
+    code="",
+    rules=("orders-pipeline-works", "pii"),
+    ask_id="",
+    approvals=(),
+    status="ok",
+    tag="SELECT 3",
+    rows=3,
+    sqlstate="",
+    duration_ms=2,
+    recorded=True,
+)
+DROP = replace(
+    SELECT, id="op_2", text="DROP TABLE orders", verdict="block", rules=("prod-no-ddl",), status="refused", tag=""
+)
+DELETE = replace(
+    SELECT,
+    id="op_3",
+    text="DELETE FROM orders WHERE id = $1",
+    binds=("17",),
+    held=True,
+    verdict="forward",
+    rules=("prod-write",),
+    approvals=(APPROVAL,),
+    tag="DELETE 1",
+)
+RECORDING = ReviewedRecording(
+    connection_id=CONNECTION,
+    peer="127.0.0.1",
+    opened_at=START,
+    sealed_at=START + timedelta(minutes=3),
+    exit="closed",
+    manifest_key=f"manifests/v1/2026-11-02/{SESSION_ID}/{CONNECTION}.json",
+    segments=2,
+    frames=14,
+    gaps=(),
+    verified=True,
+)
+SESSION = ReviewedSession(
+    id=SESSION_ID,
+    target="orders-prod",
+    principal="orders_app",
+    reason="migration 42",
+    status="closed",
+    close_reason="",
+    requested_at=START,
+    granted_at=START + timedelta(minutes=1),
+    expires_at=START + timedelta(hours=1),
+    rules=("orders-pipeline-opens", "prod-open"),
+    actor=RUNNER,
+    approvals=(APPROVAL,),
+    operations=(SELECT, DROP, DELETE),
+    recordings=(RECORDING,),
+)
+REVIEW = AccessReview(
+    txn="01j9z3k4m5n6p7q8r9s0t1v2w4",
+    initiator=RUNNER,
+    initiator_assurance="attested",
+    initiator_attributes=(("ref", "refs/heads/main"),),
+    accountable=(("gh:actor_id:1001", "Dave Dunn"),),
+    hops=(
+        ReviewedHop(
+            id="hop_1",
+            depth=0,
+            kind="origin",
+            identity=RUNNER,
+            assurance="attested",
+            attributes=(),
+            target="",
+            principal="",
+            issued_at=START,
+            expires_at=START + timedelta(hours=1),
+            verified=True,
+        ),
+    ),
+    sessions=(SESSION,),
+    findings=(),
+    reviewed_at=START + timedelta(days=1),
+)
+
+
+def plain(text: str, *_styles: str) -> str:
+    return text
+
+
+def shown(review: AccessReview, *, every: bool = False, columns: int = 110) -> str:
+    return "\n".join(screen(review, plain, columns, every=every))
+
+
+def with_operations(*operations: ReviewedOperation) -> AccessReview:
+    return replace(REVIEW, sessions=(replace(SESSION, operations=operations),))
+
+
+def line_with(text: str, part: str) -> str:
+    (line,) = [line for line in text.splitlines() if part in line]
+    return line
+
+
+def test_the_three_questions() -> None:
+    """Who initiated it; who did what; was each step approved and recorded: each has its place and its words."""
+    text = shown(REVIEW)
+    order = ["VERIFIED", "WHO INITIATED IT", "THROUGH WHOM", "WHAT WAS DONE", "WHERE IT IS RECORDED"]
+    assert sorted(order, key=text.index) == order
+    assert "acme/orders main  attested by https://token.actions" in text
+    assert "behind the run: Dave Dunn (gh:actor_id:1001)" in text
+    assert "asked at 09:30:00; approved by Alice Adams (alice) at 09:31:00" in text
+    assert "granted by orders-pipeline-opens, prod-open; until 10:30:00" in text
+    assert "allowed by orders-pipeline-works, pii, none required; recorded" in text
+    assert "blocked by prod-no-ddl; recorded" in text
+    assert "approved by Alice Adams (alice) at 09:31:00; prod-write; recorded" in text
+    assert "no gaps: signed, verified" in text
+    assert "FINDINGS" not in text
+
+
+def test_it_is_one_screen() -> None:
+    """An auditor reads it without scrolling: 50 lines at most, none wider than asked, whatever was done."""
+    many = [replace(SELECT, id=f"op_{n}", text="SELECT " + "x, " * 500) for n in range(1000)]
+    lines = shown(with_operations(*many, DROP), columns=100).splitlines()
+    assert len(lines) <= 50
+    assert max(width(line) for line in lines) <= 100
+    assert any("DROP TABLE" in line for line in lines), "what was stopped comes before what was merely done"
+    assert f"and {1001 - MOST_OPERATIONS} more" in "\n".join(lines)
+
+
+def test_all_shows_all() -> None:
+    """What was counted can be looked at."""
+    many = [replace(SELECT, id=f"op_{n}", text=f"SELECT {n}") for n in range(100)]
+    text = shown(with_operations(*many), every=True)
+    assert "SELECT 99" in text
+    assert "more" not in text
+
+
+def test_recorded_escapes_in_the_auditors_terminal() -> None:
+    """Attack: a statement, a reason, a name or a finding holds an escape sequence or turns the writing around."""
+    hostile = "\x1b]0;pwned\x07\x1b[2J\u202e\x9b31m"
+    operation = replace(
+        SELECT, text=hostile, binds=(hostile,), rules=(hostile,), tag=hostile, verdict=hostile, code=hostile
+    )
+    recording = replace(RECORDING, peer=hostile, manifest_key=hostile, connection_id=hostile)
+    session = replace(
+        SESSION,
+        reason=hostile,
+        target=hostile,
+        principal=hostile,
+        close_reason=hostile,
+        approvals=(replace(APPROVAL, name=hostile),),
+        operations=(operation, replace(DELETE, approvals=(replace(APPROVAL, name=hostile),))),
+        recordings=(recording,),
+    )
+    who = replace(RUNNER, name=hostile, subject=hostile, issuer=hostile)
+    review = replace(
+        REVIEW,
+        txn=hostile,
+        initiator=who,
+        initiator_attributes=((hostile, hostile),),
+        accountable=((hostile, hostile),),
+        hops=(replace(REVIEW.hops[0], identity=who, kind=hostile, assurance=hostile),),
+        sessions=(session, replace(session, granted_at=None)),
+        findings=(hostile,),
+    )
+    text = shown(review)
+    assert not set(text) & set("\x1b\x07\x9b\u202e")
+    assert not set(json.dumps(as_json(review))) & set("\x1b\x07\x9b\u202e")
+
+
+def test_a_statement_cannot_forge_a_line() -> None:
+    """Attack: a newline in a statement writes a further, false line of the review."""
+    forged = "SELECT 1\n  09:31:00  forwarded      DROP TABLE audit"
+    assert "\n  09:31:00  forwarded      DROP" not in shown(with_operations(replace(SELECT, text=forged)))
+
+
+def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
+    """A reader who sees only one part of the screen must see it there too."""
+    session = replace(
+        SESSION,
+        approvals=(replace(APPROVAL, verified=False),),
+        operations=(replace(SELECT, recorded=False),),
+        recordings=(replace(RECORDING, verified=False, gaps=(Gap(first=3, last=9, why="task lost"),)),),
+    )
+    review = replace(
+        REVIEW,
+        hops=(replace(REVIEW.hops[0], verified=False),),
+        sessions=(session,),
+        findings=("hop_1: the signature does not hold",),
+    )
+    text = shown(review)
+    assert "NOT VERIFIED" in text.splitlines()[0]
+    assert "NOT VERIFIED" in line_with(text, " origin ")
+    assert "SIGNATURE NOT VERIFIED" in line_with(text, "asked at")
+    assert "RECORD NOT VERIFIED" in text
+    assert "1 gaps" in text
+    assert "NOT VERIFIED" in line_with(text, "2 segments")
+    assert "hop_1: the signature does not hold" in text
+    assert "signed, verified" not in text
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [
+        (
+            replace(DELETE, verdict="block", approvals=(replace(APPROVAL, approved=False),)),
+            "refused by Alice Adams (alice) at",
+        ),
+        (replace(DELETE, verdict="block", approvals=(), code="approval_expired"), "not approved (approval_expired)"),
+        (replace(DELETE, verdict="hold", approvals=(), status=""), "no verdict was recorded"),
+        (replace(DELETE, approvals=()), "approved by nobody"),
+        (replace(SELECT, rules=()), "allowed by no rule"),
+        (replace(DROP, code="mask_written_back"), "blocked by prod-no-ddl (mask_written_back)"),
+        (replace(DELETE, status="unknown", tag=""), "unknown"),
+        (replace(SELECT, status="error", sqlstate="42P01", tag=""), "error 42P01"),
+        (replace(SELECT, status=""), "no outcome"),
+    ],
+)
+def test_every_end_that_an_operation_can_have_is_said(operation: ReviewedOperation, words: str) -> None:
+    """A held statement that nobody answered is not one that was refused, and neither is one that ran."""
+    assert words in shown(with_operations(operation))
+
+
+def test_the_rule_that_asked_is_seen_where_there_are_many() -> None:
+    """Which rule wanted a person is the answer; the others may be cut where the line is full."""
+    rules = ("a-rule-with-a-long-name", "another-rule-with-a-long-name", "one-more-rule-with-a-long-name", "prod-write")
+    text = shown(with_operations(replace(DELETE, rules=rules)), columns=90)
+    assert "approved by Alice Adams (alice) at 09:31:00; prod-write, a-rule" in text
+
+
+def test_an_unknown_trigger_is_said() -> None:
+    """Where nobody is accountable the auditor must see it, not an empty place."""
+    assert "behind the run: unknown" in shown(replace(REVIEW, accountable=()))
+
+
+def test_a_session_that_was_never_granted() -> None:
+    """A refusal is part of the story: who refused, and that nothing was opened."""
+    session = replace(
+        SESSION,
+        granted_at=None,
+        expires_at=None,
+        rules=(),
+        approvals=(replace(APPROVAL, approved=False),),
+        operations=(),
+        recordings=(),
+    )
+    text = shown(replace(REVIEW, sessions=(session,)))
+    assert "asked at 09:30:00; refused by Alice Adams (alice) at 09:31:00\n  never granted" in text
+    assert "nothing was done" in text
+    assert "no connection was opened" in text
+
+
+def test_json_holds_all_of_it() -> None:
+    """Programs get every operation and times that they can read."""
+    told = json.loads(json.dumps(as_json(REVIEW)))
+    assert told["verified"] is True
+    assert told["sessions"][0]["operations"][2]["approvals"][0]["at"] == "2026-11-02T09:31:00.000Z"
+    assert [op["id"] for op in told["sessions"][0]["operations"]] == ["op_1", "op_2", "op_3"]

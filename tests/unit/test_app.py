@@ -1,0 +1,121 @@
+"""The composition root and its roles: importable without a setting, and no role with more than it needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+POLICIES = {path.stem: path for path in (ROOT / ".chalice" / "policies").glob("*.json")}
+INFRA = {path.stem: path for path in (ROOT / "infra" / "policies").glob("*.json")}
+FUNCTIONS = {"sign", "decide", "mint", "post_cards", "reconcile"}
+
+
+def statements(path: Path) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text())
+    assert found["Version"] == "2012-10-17"
+    return list(found["Statement"])
+
+
+def allowed(path: Path, action: str) -> set[str]:
+    """The resources on which a policy allows an action."""
+    return {
+        resource
+        for statement in statements(path)
+        if action in statement["Action"]
+        for resource in ([statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"])
+    }
+
+
+def test_importing_reads_no_setting_and_opens_nothing() -> None:
+    """`chalice package` imports the app where it has none of its settings; Slack and Cedar would cost a cold start."""
+    code = (
+        "import sys, app; "
+        "print(sorted(app.app.handler_map)); "
+        "print([name for name in ('slack_bolt', 'slack_sdk', 'cedarpy', 'boto3', 'pynamodb') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, env={}, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    names, loaded = ran.stdout.splitlines()
+    assert set(FUNCTIONS) <= set(json.loads(names.replace("'", '"')))
+    assert loaded == "[]"
+
+
+def test_every_function_has_a_role_of_its_own() -> None:
+    """One shared role would give the API the keys of ``sign``, ``decide`` and ``mint``."""
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())
+    assert config["autogen_policy"] is False
+    assert config["api_gateway_endpoint_type"] == "REGIONAL"
+    for stage in config["stages"].values():
+        files = {name: told["iam_policy_file"] for name, told in stage["lambda_functions"].items()}
+        assert set(files) == FUNCTIONS | {"api_handler"}
+        assert len(set(files.values())) == len(files)
+        assert all((ROOT / ".chalice" / file).is_file() for file in files.values())
+
+
+@pytest.mark.parametrize(
+    ("role", "key"),
+    [("api", ""), ("sign", "TOKEN"), ("decide", "ANSWER"), ("mint", ""), ("post_cards", ""), ("reconcile", "")],
+)
+def test_a_role_signs_with_its_own_key_alone(role: str, key: str) -> None:
+    """The token key in the API's hands would make the separate functions theatre."""
+    assert allowed(POLICIES[role], "kms:Sign") == ({f"${{{key}_KEY}}"} if key else set())
+
+
+def test_only_the_broker_signs_records_and_only_mint_reads_credentials() -> None:
+    """The broker may invoke ``mint`` and has no right to a target's secret."""
+    assert allowed(INFRA["broker"], "kms:Sign") == {"${RECORD_KEY}"}
+    assert allowed(INFRA["broker"], "secretsmanager:GetSecretValue") == set()
+    assert allowed(INFRA["broker"], "lambda:InvokeFunction") == {
+        "arn:aws:lambda:${REGION}:${ACCOUNT}:function:${FUNCTION_PREFIX}mint"
+    }
+    holders = {
+        role
+        for role, path in (POLICIES | INFRA).items()
+        if any("targets" in resource for resource in allowed(path, "secretsmanager:GetSecretValue"))
+    }
+    assert holders == {"mint"}
+
+
+WRITERS = {
+    "chains": {"sign", "broker"},
+    "sessions": {"api"},
+    "connections": {"broker"},
+    "asks": {"api", "broker"},
+    "answers": {"decide"},
+    "uses": {"api", "broker"},
+    "revocations": {"api"},
+    "once": {"api", "sign", "decide", "mint", "post_cards", "reconcile"},
+    "activations": set(),
+}
+
+
+@pytest.mark.parametrize("table", WRITERS)
+def test_a_table_has_the_writers_that_the_architecture_names(table: str) -> None:
+    """Each table names its writer, and no other role has a right to write it."""
+    resource = f"arn:aws:dynamodb:${{REGION}}:${{ACCOUNT}}:table/${{PREFIX}}-{table}"
+    writers = {role for role, path in (POLICIES | INFRA).items() if resource in allowed(path, "dynamodb:PutItem")}
+    assert writers == WRITERS[table]
+
+
+def test_nobody_updates_what_is_append_only_and_nobody_deletes() -> None:
+    """Hops, asks, answers, uses and revocations are facts; a right to change one would make them opinions."""
+    for role, path in (POLICIES | INFRA).items():
+        updated = {resource.rpartition("-")[2] for resource in allowed(path, "dynamodb:UpdateItem")}
+        assert updated == {"api": {"sessions"}, "broker": {"connections"}}.get(role, set())
+        actions = {action for statement in statements(path) for action in statement["Action"]}
+        assert not any("Delete" in action or "*" in action for action in actions)
+        assert not any("Batch" in action and "Write" in action for action in actions)
+
+
+def test_no_role_has_a_service_without_a_resource() -> None:
+    """``Resource: *`` is for the two services that know nothing narrower."""
+    for path in (POLICIES | INFRA).values():
+        for statement in statements(path):
+            if statement["Resource"] == "*":
+                assert statement["Sid"] in ("OwnTraces", "FindStreams")

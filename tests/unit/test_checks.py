@@ -1,0 +1,152 @@
+"""The checks themselves: each rule is broken once in a copy of the tree, and its check must fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+INTRUDER = {
+    "Statement": [
+        {"Effect": "Allow", "Action": ["dynamodb:PutItem"], "Resource": "arn:aws:dynamodb:r:a:table/${PREFIX}-answers"}
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the checks read: no virtual environment, no history."""
+    copy = tmp_path_factory.mktemp("tree")
+    ignore = shutil.ignore_patterns("__pycache__", "out", "deployments")
+    for folder in ("chalicelib", "broker", "countersign", "dev", "docs", "tests", ".ci", ".chalice", "infra"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
+    for file in ("pyproject.toml", "Makefile", *(page.name for page in ROOT.glob("*.md"))):
+        shutil.copy(ROOT / file, copy / file)
+    shutil.copytree(ROOT / "integrations", copy / "integrations")
+    return copy
+
+
+def planted(file: Path, text: str) -> str:
+    """Append ``text`` to ``file`` and return what was there."""
+    before = file.read_text(encoding="utf-8") if file.exists() else ""
+    file.write_text(before + text, encoding="utf-8")
+    return before
+
+
+def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=100, check=False)
+
+
+def imports(tree: Path) -> subprocess.CompletedProcess[str]:
+    return run(tree, str(BIN / "lint-imports"), "--no-cache")
+
+
+def docs(tree: Path) -> subprocess.CompletedProcess[str]:
+    return run(tree, sys.executable, ".ci/docs.py")
+
+
+def test_a_planted_import_fails(tree: Path) -> None:
+    """The store stays behind its protocols: a service that opens it itself is found."""
+    file = tree / "chalicelib/services/__init__.py"
+    before = planted(file, "\nfrom chalicelib.store import tables  # planted\n")
+    try:
+        ended = imports(tree)
+    finally:
+        file.write_text(before)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "chalicelib.services" in ended.stdout
+    assert "chalicelib.store" in ended.stdout
+
+
+def test_a_domain_that_is_not_pure_fails(tree: Path) -> None:
+    """The domain is what both planes share and what auditors re-run: nothing but the standard library."""
+    file = tree / "chalicelib/domain/clock.py"
+    before = planted(file, "\nimport boto3  # planted\n")
+    try:
+        ended = imports(tree)
+    finally:
+        file.write_text(before)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "boto3" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("os.environ", "import os\n\nHOME = os.environ['HOME']\n"),
+        ("datetime.datetime.now", "import datetime\n\nNOW = datetime.datetime.now(datetime.UTC)\n"),
+        ("time.time", "import time\n\nNOW = time.time()\n"),
+        ("asyncio.create_task", "import asyncio\n\nasyncio.create_task(None)\n"),
+        ("threading.Thread", "import threading\n\nthreading.Thread()\n"),
+        ("unittest.mock", "from unittest import mock\n\nmock.patch('x')\n"),
+        ("print", "print('x')\n"),
+        ("relative import", "from . import request\n"),
+    ],
+)
+def test_a_banned_call_fails(tree: Path, name: str, line: str) -> None:
+    """Each has one owner, so that tests can pass a clock, an environment, a loop: a second one is found at once."""
+    file = tree / "chalicelib/services/planted.py"
+    file.write_text(f'"""Planted."""\n\n{line}')
+    try:
+        ended = run(tree, str(BIN / "ruff"), "check", "--no-cache", "chalicelib/services/planted.py")
+    finally:
+        file.unlink()
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "TID25" in ended.stdout or "T201" in ended.stdout, name
+
+
+def test_what_the_lambdas_root_may_not_import_fails(tree: Path) -> None:
+    """import-linter cannot read app.py, which is no package: ruff keeps its rule."""
+    file = tree / "app.py"
+    file.write_text("import broker\n")
+    try:
+        ended = run(tree, str(BIN / "ruff"), "check", "--no-cache", "--config", ".ci/app-imports.toml", "app.py")
+    finally:
+        file.unlink()
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert "not in the Lambda's zip" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("page", "text", "told"),
+    [
+        ("docs/architecture.md", "\n[x](no-such-page.md)\n", "leads nowhere"),
+        ("docs/architecture.md", "\n[x](glossary.md#no-such-heading)\n", "no such heading"),
+        ("README.md", "\n![x](docs/images/no-such-picture.png)\n", "leads nowhere"),
+        ("docs/glossary.md", "| **Frobnication** | a word of nobody | nowhere |\n", "Frobnication"),
+        ("docs/errors.md", "\n| `no_such_code` | x | x |\n", "no_such_code"),
+        ("chalicelib/domain/errors.py", "\nclass X(AccessError):\n    code = 'unlisted'\n", "unlisted is not listed"),
+        ("docs/threat_model.md", "\n`test_that_nobody_wrote`\n", "test_that_nobody_wrote"),
+        ("docs/adr/0099-planted.md", "# 0099\n", "no section"),
+        ("CONTRIBUTING.md", "\n`make believe`\n", "believe"),
+        ("infra/policies/intruder.json", json.dumps(INTRUDER), "decide, intruder may write answers"),
+    ],
+)
+def test_documentation_that_lies_fails(tree: Path, page: str, text: str, told: str) -> None:
+    """A link, a word, a code, a test's name or a command that is not there is found."""
+    file = tree / page
+    new = not file.exists()
+    before = planted(file, text)
+    try:
+        ended = docs(tree)
+    finally:
+        if new:
+            file.unlink()
+        else:
+            file.write_text(before)
+    assert ended.returncode == 1
+    assert told in ended.stderr
+
+
+def test_the_documentation_is_true_now(tree: Path) -> None:
+    """The check that the others break passes on the tree as it is; else their failures would prove nothing."""
+    ended = docs(tree)
+    assert (ended.returncode, ended.stderr) == (0, "")

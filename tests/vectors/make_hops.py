@@ -1,0 +1,40 @@
+"""Prints ``tests/vectors/hops.json``: ``python -m tests.vectors.make_hops > tests/vectors/hops.json``.
+
+The vectors pin what a hop hashes (ADR 0003). They are made once; a run that prints other hashes has found a change that
+would break every chain ever signed, which is a new hop version and never a new vector file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from datetime import timedelta
+
+from chalicelib.domain.chain import Hop
+from chalicelib.domain.identifiers import HopId, Txn
+from tests.fakes import samples
+
+
+def vectors() -> dict[str, Hop]:
+    """Return a chain of three hops with fixed ids: nothing random, a name beyond ASCII, microseconds to cut off."""
+    txn = Txn("01k9vq3v5000000000000000aa")
+    root = samples.origin(txn)
+    root = dataclasses.replace(
+        root,
+        id=HopId("hop_01k9vq3v5000000000000000ab"),
+        actor=dataclasses.replace(root.actor, name="açme/orders \u2028 deploy"),
+        issued_at=root.issued_at + timedelta(microseconds=123_987),
+        key_thumbprint="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+    )
+    delegate = dataclasses.replace(samples.child(root), id=HopId("hop_01k9vq3v5000000000000000ac"), scope=())
+    target = dataclasses.replace(samples.target_hop(delegate), id=HopId("hop_01k9vq3v5000000000000000ad"))
+    return {"origin": root, "delegate": delegate, "target": target}
+
+
+if __name__ == "__main__":
+    told = {
+        "command": "python -m tests.vectors.make_hops > tests/vectors/hops.json",
+        "hops": [{"kind": kind, "hashed": hop.hashed(), "sha256": hop.sha256()} for kind, hop in vectors().items()],
+    }
+    sys.stdout.write(json.dumps(told, indent=1, ensure_ascii=True) + "\n")
