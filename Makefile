@@ -12,7 +12,8 @@ PIP := -qq --disable-pip-version-check --require-hashes --no-deps
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-$(READY): $(LOCKS) pyproject.toml .ci/python
+# The locks and the interpreter make the environment. pyproject.toml does not: the checkout is installed editable.
+$(READY): $(LOCKS) .ci/python
 	@echo "Installing into $(VENV) (once; about a minute) ..."
 	@rm -rf $(VENV)
 	@$$(sh .ci/python) -m venv $(VENV)

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from countersign.printable import padded, safe_line, width
+from countersign.printable import counted, padded, safe_line, width
 
 if TYPE_CHECKING:
     from chalicelib.services.reviewed import (
@@ -162,7 +162,7 @@ def _why(operation: ReviewedOperation) -> str:
         case "forward" | "mask", True:
             return f"approved by {_people(approved) or 'nobody'}; {rules}"
         case "forward" | "mask", False:
-            return f"allowed by {rules}, none required"
+            return f"allowed by {rules}; no approval required"
         case "block", True:
             return f"refused by {_people(refused)}; {rules}" if refused else f"not approved{code}; {rules}"
         case "block", False:
@@ -197,10 +197,10 @@ def _recordings(recordings: Sequence[ReviewedRecording], paint: Paint, columns: 
     for recording in recordings:
         state = paint("signed, verified", "green") if recording.verified else paint("NOT VERIFIED", "red", "bold")
         ended = f"to {_time(recording.sealed_at)}, {recording.exit}" if recording.sealed_at else "not sealed"
-        gaps = f"{len(recording.gaps)} gaps" if recording.gaps else "no gaps"
+        gaps = counted(len(recording.gaps), "gap") if recording.gaps else "no gaps"
         where = f"from {recording.peer}, {_time(recording.opened_at)} {ended}"
         yield f"  {safe_line(recording.connection_id)}  {safe_line(where, columns - 34)}"
-        yield f"    {recording.segments} segments, {recording.frames} frames, {gaps}: {state}"
+        yield f"    {counted(recording.segments, 'segment')}, {counted(recording.frames, 'frame')}, {gaps}: {state}"
         yield f"    {paint(safe_line(recording.manifest_key) or 'no manifest', 'dim')}"
 
 

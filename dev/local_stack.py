@@ -111,6 +111,13 @@ class Stack:
         """Return a part that has ended by itself, or None."""
         return next((child for child in self._children if not child.alive()), None)
 
+    def part(self, name: str) -> Child:
+        """Return a running part by its name: ``api``, ``broker``, ``ministack``. Raises KeyError."""
+        found = next((child for child in self._children if child.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
+
     def binaries(self) -> PostgresBinaries:
         """Return the PostgreSQL programs, ``psql`` among them, that this machine has or that were unpacked for it."""
         return find_postgres()

@@ -8,7 +8,7 @@ from pathlib import Path
 from chalicelib.domain.errors import ConfigurationInvalid
 from countersign.commands.asking import Invocation
 from countersign.failures import Exit
-from countersign.printable import safe_line
+from countersign.printable import counted, safe_line
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,8 @@ def config_check(invocation: Invocation) -> int:
         return Exit.INVALID
     counts = {"targets": len(bundle.targets), "issuers": len(bundle.issuers), "people": len(bundle.people)}
     output.result({"valid": True, "digest": bundle.digest, **counts, "masks": len(bundle.masks)})
-    counted = ", ".join(f"{number} {name}" for name, number in counts.items())
-    output.line(f"{output.paint('valid', 'green')}  {counted}, {len(bundle.masks)} masks")
-    output.line(f"digest {bundle.digest}")
+    parts = [counted(len(bundle.targets), "target"), counted(len(bundle.issuers), "issuer")]
+    parts += [counted(len(bundle.people), "person", "people"), counted(len(bundle.masks), "mask")]
+    output.line(f"{output.paint('valid', 'green')}   {', '.join(parts)}")
+    output.line(f"digest  {bundle.digest}")
     return Exit.DONE

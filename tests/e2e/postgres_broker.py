@@ -138,12 +138,12 @@ class BrokerThread:
         languages: Languages[Any] | None = None,
     ) -> None:
         self.flow = flow
-        self._languages: Languages[Any] = languages or flow
+        self._languages: Languages[Any] = languages if languages is not None else flow
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
         self._tls = postgres_tls(certificate, key)
-        self._strangers = strangers or Strangers()
+        self._strangers = strangers if strangers is not None else Strangers()
         self._handshake_s = handshake_s
         self.engine: PostgresEngine[Any]
         self.port = 0

@@ -120,7 +120,8 @@ class FakeConnection:
     def preview(self, op: Operation, *, in_transaction: bool = False) -> Verdict:
         if self.failure is not None:
             return block(self.failure.public, code=self.failure.code)
-        verdict = self.flow.verdicts(op)
+        # No acts are a Block, as with the real connection: what nobody could name nobody may run.
+        verdict = self.flow.verdicts(op) if op.acts else block("the operation could not be understood")
         if isinstance(verdict, Hold) and in_transaction:
             return block("held in a transaction", code="held_in_transaction")
         return verdict
@@ -311,6 +312,9 @@ class PassLanguage:
 
     def client_data(self, data: bytes) -> str:
         return data.decode("utf-8", "backslashreplace")
+
+    def transaction_ended(self) -> None:
+        pass
 
     def bound(self, portal: bytes) -> None:
         pass

@@ -27,7 +27,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "out", "deployments")
     for folder in ("chalicelib", "broker", "countersign", "dev", "docs", "tests", ".ci", ".chalice", "infra"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
-    for file in ("pyproject.toml", "Makefile", *(page.name for page in ROOT.glob("*.md"))):
+    for file in ("pyproject.toml", "Makefile", "LICENSE", *(page.name for page in ROOT.glob("*.md"))):
         shutil.copy(ROOT / file, copy / file)
     shutil.copytree(ROOT / "integrations", copy / "integrations")
     return copy

@@ -74,6 +74,7 @@ class SqlLanguage:
         self._seen: set[str] = set()
         self._private = False
         self._changed = False
+        self._uncommitted = False
         self._asked_s = 0.0
         self._maskers: OrderedDict[object, SqlRows] = OrderedDict()
 
@@ -87,13 +88,14 @@ class SqlLanguage:
         """Return what ``text`` means where the catalogue is stale and cannot be asked for: nothing is proved."""
         nothing = replace(
             self._catalogue,
-            version="nothing",
+            version=f"unproved:{self._catalogue.version}",
             relations={},
             by_name={},
             attributes={},
             masked_names={},
             definitions={},
             functions={},
+            compiled=frozenset(),
             memo={},
         )
         return _reading(understand(text.decode(), nothing, self._names.view()), proved=False)
@@ -122,8 +124,9 @@ class SqlLanguage:
     def answered(self, results: Sequence[Sequence[Sequence[str | None]]], *, in_transaction: bool) -> None:
         """Take a new catalogue. Raises TargetUnavailable."""
         self._known = Known(read_catalogue(results, self._masked()), self._asked_s)
-        # What a transaction changed is seen by it alone, and may yet be rolled back: then it is asked for again.
-        self._changed = self._changed and in_transaction
+        # What a transaction changed is seen by it alone, and may yet be rolled back: see ``transaction_ended``.
+        self._uncommitted = in_transaction and (self._changed or self._uncommitted)
+        self._changed = False
         if not in_transaction and not self._private:
             self._catalogues.share(self._target, self._login, self._known)
 
@@ -218,10 +221,18 @@ class SqlLanguage:
         statements = _statements(reading)
         if number >= len(statements):
             return
-        self._names.ran(statements[number])
-        if statements[number].changes_names:
+        statement = statements[number]
+        self._names.ran(statement)
+        if statement.transaction is TransactionKind.ROLLBACK_TO and self._uncommitted:
+            self._changed = True
+        if statement.changes_names:
             self._changed = self._private = True
             self._catalogues.drop(self._target)
+
+    def transaction_ended(self) -> None:
+        """The target is idle: what a transaction changed holds for all now, or for nobody."""
+        self._changed = self._changed or self._uncommitted
+        self._uncommitted = False
 
     @property
     def _catalogue(self) -> Catalogue:

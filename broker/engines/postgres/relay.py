@@ -88,6 +88,10 @@ class Relay(Generic[C]):
         self.client.push_to(self._guard(self.client_side.received), self._client_lost)
         try:
             exit_reason = await self._over
+            if self.conversation.outstanding and not exit_reason.startswith("client"):
+                # PostgreSQL notices a closed connection only when it next writes: what a revoked session still runs
+                # would go on. A client that left by itself is treated as PostgreSQL treats it.
+                self._cancel_target()
         finally:
             self.connection.off_progress(progressed)
             self.client_side.withdraw("the connection ended")

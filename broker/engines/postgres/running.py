@@ -153,6 +153,10 @@ class Language(Protocol):
         """The server closed a prepared statement."""
         ...
 
+    def transaction_ended(self) -> None:
+        """The target said that no transaction is open."""
+        ...
+
     def bound(self, portal: bytes) -> None:
         """A portal of this name was asked for: it is no cursor that SQL declared."""
         ...

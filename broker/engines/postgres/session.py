@@ -27,7 +27,7 @@ from broker.wire.postgres import fields, messages, startup
 from broker.wire.postgres.scram import ProofRefused
 from broker.wire.violation import RemoteViolation
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.errors import AccessError, Denied
+from chalicelib.domain.errors import AccessError, Denied, StoreUnavailable
 
 C = TypeVar("C", bound=Connection)
 C_contra = TypeVar("C_contra", bound=Connection, contravariant=True)
@@ -73,10 +73,10 @@ class PostgresEngine(Generic[C]):
         channel = Channel(self._buffer)
         try:
             return await self._serve(channel, accepted)
-        except (ChannelClosed, OSError) as gone:
-            return f"client gone: {type(gone).__name__}"
         except TimeoutError:
             return "too slow"
+        except (ChannelClosed, OSError) as gone:
+            return f"client gone: {type(gone).__name__}"
         finally:
             channel.close()
             with contextlib.suppress(TimeoutError):
@@ -89,9 +89,7 @@ class PostgresEngine(Generic[C]):
         self._draining = True
         for relay in list(self._relays):
             relay.drain()
-        while self._relays:
-            await asyncio.sleep(0.01)
-        await self._tasks.cancel_all()
+        await self._tasks.drained()
 
     async def tick(self) -> None:
         """Check every open connection once a second, for as long as the engine lives."""
@@ -127,7 +125,12 @@ class PostgresEngine(Generic[C]):
             channel.write(refusals.before_relay(error, ""))
             return error.code
         accepted.authenticated()
-        return await self._admitted(channel, asked, accepted.peer)
+        serving = self._tasks.start("postgres", self._admitted(channel, asked, accepted.peer))
+        try:
+            return await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            serving.cancel()
+            raise
 
     async def _admitted(self, channel: Channel, asked: startup.StartupWanted, peer: str) -> str:
         connection: C | None = None
@@ -159,7 +162,10 @@ class PostgresEngine(Generic[C]):
         try:
             async with asyncio.timeout(OPEN_S):
                 return await asyncio.shield(opening)
-        except (TimeoutError, asyncio.CancelledError):
+        except TimeoutError:
+            self._tasks.start("postgres-unopen", self._unopened(opening))
+            raise StoreUnavailable("the session could not be opened in time") from None
+        except asyncio.CancelledError:
             self._tasks.start("postgres-unopen", self._unopened(opening))
             raise
 

@@ -166,6 +166,8 @@ class TargetSide(Generic[C]):
                 head = self._conversation.received(kind, body)
                 if head is not None:
                     self._progressed(head, kind, body)
+                if kind == messages.READY and self._conversation.status == IDLE:
+                    self._relay.language.transaction_ended()
                 return b"" if head is not None and head.hidden else raw
 
     def _progressed(self, head: Expected, kind: int, body: bytes) -> None:

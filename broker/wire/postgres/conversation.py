@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final, Generic, TypeVar
 
 from broker.wire.postgres.messages import (
@@ -50,8 +50,9 @@ class Unsettled(Exception):
     """What a name stands for depends on an answer that has not come yet."""
 
 
-class Kind(Enum):
-    """The client messages that are answered, and the copy's end, which has no answer of its own."""
+class Kind(IntEnum):
+    """The client messages that are answered, and the copy's end, which has no answer of its own. Integers, since an
+    Enum hashes in Python code, five times a message."""
 
     QUERY = auto()
     PARSE = auto()
@@ -64,7 +65,7 @@ class Kind(Enum):
     COPY_END = auto()
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """How far the answer to one client message has come."""
 
     START = auto()

@@ -151,7 +151,7 @@ def test_the_three_questions() -> None:
     assert "behind the run: Dave Dunn (gh:actor_id:1001)" in text
     assert "asked at 09:30:00; approved by Alice Adams (alice) at 09:31:00" in text
     assert "granted by orders-pipeline-opens, prod-open; until 10:30:00" in text
-    assert "allowed by orders-pipeline-works, pii, none required; recorded" in text
+    assert "allowed by orders-pipeline-works, pii; no approval required; recorded" in text
     assert "blocked by prod-no-ddl; recorded" in text
     assert "approved by Alice Adams (alice) at 09:31:00; prod-write; recorded" in text
     assert "no gaps: signed, verified" in text

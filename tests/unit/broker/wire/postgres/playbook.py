@@ -26,6 +26,12 @@ class Playbook:
     def __init__(self) -> None:
         self.talk = Conversation()
 
+    def discarding(self) -> bool:
+        return self.talk.discarding
+
+    def in_transaction(self) -> bool:
+        return self.talk.in_transaction
+
     def query(self, tag: object, *, refused: bool = False) -> Expected:
         return self.talk.query(tag, refusal=b"refused" if refused else b"")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.wire.postgres import fields
@@ -15,12 +15,14 @@ from tests.vectors.postgres.replay import SESSIONS, after_login, frames
 TEXT = st.binary(max_size=30).filter(lambda text: b"\0" not in text)
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.dictionaries(st.sampled_from(list(fields.FIELDS)), TEXT, max_size=6))
 def test_fields_come_back_as_they_were(told: dict[str, bytes]) -> None:
     """A rewritten error keeps every field that was not rewritten."""
     assert fields.parse_fields(fields.encode_fields(told)) == told
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.binary(max_size=60))
 def test_junk_gives_the_violation_and_nothing_else(junk: bytes) -> None:
     """A target's junk raises one exception type."""

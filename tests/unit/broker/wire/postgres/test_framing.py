@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.wire.postgres.framing import (
@@ -36,6 +36,7 @@ MESSAGES = st.lists(
 )
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(messages=MESSAGES, places=st.lists(st.integers(0, 500), max_size=12))
 def test_any_split_gives_the_same_frames(messages: list[bytes], places: list[int]) -> None:
     """A network may cut anywhere; what is judged must not depend on where."""
@@ -47,6 +48,7 @@ def test_any_split_gives_the_same_frames(messages: list[bytes], places: list[int
     assert reader.buffered == 0
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.binary(max_size=200))
 def test_junk_gives_frames_or_the_violation(junk: bytes) -> None:
     """Bytes of an attacker raise one exception type, so no other path out of the reader exists."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.wire.postgres import messages
@@ -34,12 +34,14 @@ SERVER_DECODERS: dict[int, Callable[[bytes], object]] = {
 }
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.lists(st.none() | st.binary(max_size=40), max_size=10))
 def test_rows_come_back_as_they_were(values: list[bytes | None]) -> None:
     """A masked row is encoded anew: the same values must give the same row."""
     assert messages.parse_row(messages.encode_row(values)[5:]) == tuple(values)
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(
     st.lists(
         st.builds(
@@ -61,6 +63,7 @@ def test_row_descriptions_come_back_as_they_were(columns: list[Column]) -> None:
 
 
 @pytest.mark.parametrize("decode", [*DECODERS.values(), *SERVER_DECODERS.values()])
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(junk=st.binary(max_size=80))
 def test_junk_gives_the_violation_and_nothing_else(decode: Callable[[bytes], object], junk: bytes) -> None:
     """An attacker's body raises one exception type."""

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.wire.postgres import startup
@@ -40,6 +40,7 @@ def test_gss_then_tls_then_startup() -> None:
     )
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.lists(st.integers(0, len(HELLO)), max_size=6))
 def test_any_split_gives_the_same_answer(places: list[int]) -> None:
     """A startup packet may come in pieces."""
@@ -49,6 +50,7 @@ def test_any_split_gives_the_same_answer(places: list[int]) -> None:
     assert [answer is None for answer in answers] == [True] * (len(answers) - 1) + [False]
 
 
+@settings(deadline=None)  # a shared machine may stop a test for longer than any deadline
 @given(st.binary(max_size=300))
 def test_junk_gives_an_answer_or_the_violation(junk: bytes) -> None:
     """A stranger's bytes raise one exception type."""

@@ -1,0 +1,223 @@
+"""What the fault tests do with a running stack: a pipeline with a session of its own, its cards, and more brokers.
+
+Rules: all of it is done through the contract of the ready file and through real processes; a further broker is the same
+command with the same role's credentials as the stack's own, so that killing it harms no other test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import psycopg
+from boto3.session import Session
+
+from dev.demo.waiting import wait_for
+from dev.emulator import ROOT_KEY
+from dev.local_stack import ORDERS, Stack
+from dev.processes import Child, free_port, listening
+from dev.settings import ROOT, SystemClock
+from tests.unit.dev.calling import call
+
+CARD_S: Final = 20.0
+READY_S: Final = 60.0
+
+Row = tuple[Any, ...]
+
+
+def environment_of(child: Child) -> dict[str, str]:
+    """Return the environment that a part of the stack was started with: its own role's credentials are in it."""
+    pairs = Path(f"/proc/{child.pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visitor:
+    """One run of the pipeline. ``token`` is its access token."""
+
+    stack: Stack
+    ci_token: str
+    token: str
+
+    @classmethod
+    def of(cls, stack: Stack, **claims: object) -> Visitor:
+        ci_token = ci_token_of(stack, **claims)
+        status, answer = exchange(stack, ci_token)
+        assert status == 200, answer
+        return cls(stack=stack, ci_token=ci_token, token=answer["access_token"])
+
+    def ask(self, *, reason: str, key: str = "", **body: object) -> tuple[int, Any]:
+        """``POST /v1/sessions``."""
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        sent = {"target": ORDERS, "reason": reason} | body
+        return call(
+            f"{self.stack.ready['api']}/v1/sessions", sent, headers | ({"Idempotency-Key": key} if key else {})
+        )
+
+    def session(self) -> dict[str, Any]:
+        """Ask for a session, have it approved by Alice, and return the answer with ``connect``."""
+        mark = f"fault {secrets.token_hex(8)}"
+        status, asked = self.ask(reason=mark, key=mark.replace(" ", "-"))
+        assert status == 202, asked
+        card_with(self.stack, mark).click("UALICE")
+        status, granted = self.ask(reason=mark, key=mark.replace(" ", "-"))
+        assert status == 201, granted
+        return dict(granted)
+
+
+def ci_token_of(stack: Stack, **claims: object) -> str:
+    return str(call(stack.ready["issuer"]["mint"], claims)[1]["token"])
+
+
+def exchange(stack: Stack, ci_token: str) -> tuple[int, Any]:
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": ci_token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+    }
+    return call(f"{stack.ready['api']}/v1/token", urlencode(form).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlackCard:
+    """An open card of the stand-in."""
+
+    stack: Stack
+    message: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def ts(self) -> str:
+        return str(self.message["ts"])
+
+    def action(self, word: str = "approve") -> str:
+        items = (item for block in self.message["blocks"] for item in block.get("elements", []))
+        return next(
+            str(item["action_id"])
+            for item in items
+            if item.get("type") == "button" and item["text"]["text"].lower().startswith(word)
+        )
+
+    def click(self, user: str, word: str = "approve") -> dict[str, Any]:
+        click = {"message_ts": self.ts, "action_id": self.action(word), "user_id": user}
+        return dict(call(self.stack.ready["slack"]["click"], click)[1])
+
+    def now(self) -> Mapping[str, Any]:
+        """Return the message as it is by now."""
+        found: list[dict[str, Any]] = call(self.stack.ready["slack"]["messages"])[1]
+        return next(one for one in found if one["ts"] == self.ts)
+
+
+def card_with(stack: Stack, mark: str) -> SlackCard:
+    """Wait for the open card that shows ``mark``."""
+
+    def look() -> SlackCard | None:
+        messages: list[dict[str, Any]] = call(stack.ready["slack"]["messages"])[1]
+        return next(
+            (
+                SlackCard(stack=stack, message=one)
+                for one in messages
+                if one["state"] == "open" and mark in json.dumps(one["blocks"])
+            ),
+            None,
+        )
+
+    return wait_for(f"a card that shows {mark!r}", look, SystemClock(), CARD_S)
+
+
+def connect(
+    stack: Stack, session: Mapping[str, Any], *, port: int | None = None, user: str = "", secret: str = ""
+) -> psycopg.Connection[Row]:
+    """Connect as the session's client does, to the stack's broker or to the one on ``port``."""
+    told = session["connect"]
+    return psycopg.connect(
+        host=told["host"],
+        port=port or told["port"],
+        user=user or told["user"],
+        password=secret or told["secret"],
+        dbname=told["database"],
+        sslmode="verify-full",
+        sslrootcert=stack.ready["broker"]["postgres"]["ca_file"],
+        connect_timeout=20,
+        autocommit=True,
+    )
+
+
+def direct(stack: Stack) -> psycopg.Connection[Row]:
+    """Connect to the target itself, as its administrator."""
+    target = stack.ready["targets"][ORDERS]
+    return psycopg.connect(
+        host=target["host"],
+        port=target["port"],
+        dbname=target["database"],
+        user=target["admin"]["user"],
+        password=target["admin"]["password"],
+        autocommit=True,
+    )
+
+
+def amount(stack: Stack, order: int) -> int:
+    """Return one order's amount, read past the broker."""
+    with direct(stack) as admin:
+        row = admin.execute("SELECT amount_cents FROM orders WHERE id = %s", [order]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def root_client(stack: Stack, service: str) -> Any:
+    aws = stack.ready["aws"]
+    session = Session(ROOT_KEY, ROOT_KEY, region_name=aws["region"])
+    return session.client(service, endpoint_url=aws["endpoint"])
+
+
+def role_client(environment: Mapping[str, str], service: str) -> Any:
+    """Return a client with a part's own credentials, at the endpoint that this part uses."""
+    session = Session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        region_name=environment["AWS_DEFAULT_REGION"],
+    )
+    endpoint = environment.get(f"AWS_ENDPOINT_URL_{service.upper()}", environment["AWS_ENDPOINT_URL"])
+    return session.client(service, endpoint_url=endpoint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneBroker:
+    """A broker of a test's own."""
+
+    child: Child
+    port: int
+
+    def kill(self) -> None:
+        """End it as a lost task ends: at once, with what it held in memory and on disk."""
+        self.child.kill()
+        self.child.wait(10)
+
+    def terminate(self) -> int:
+        """End it as Fargate does; return its exit code."""
+        os.kill(self.child.pid, signal.SIGTERM)
+        return self.child.wait(30)
+
+
+@contextmanager
+def another_broker(stack: Stack, name: str, **changed: str) -> Iterator[OneBroker]:
+    """Run a broker beside the stack's own: the same stores and role, a port of its own."""
+    port = free_port()
+    environment = environment_of(stack.part("broker")) | changed
+    environment["COUNTERSIGN_LISTEN_POSTGRES_PORT"] = str(port)
+    log = stack.folder / "logs" / f"broker-{name}.log"
+    child = Child(f"broker {name}", [sys.executable, "-m", "broker"], environment=environment, log=log, cwd=ROOT)
+    try:
+        child.wait_until(lambda: listening(port), within_s=READY_S)
+        yield OneBroker(child=child, port=port)
+    finally:
+        child.stop()
+

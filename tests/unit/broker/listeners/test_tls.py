@@ -1,0 +1,38 @@
+"""Our TLS towards clients."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.listeners.tls import postgres_tls
+from chalicelib.domain.errors import ConfigurationInvalid
+from tests.e2e.postgres_broker import make_certificate
+
+
+def test_the_binding_is_of_the_certificate_that_clients_see(tmp_path: Path) -> None:
+    """Another hash would refuse every client with channel binding."""
+    certificate, key = make_certificate(tmp_path)
+    tls = postgres_tls(certificate, key)
+    der = x509.load_pem_x509_certificate(certificate.read_bytes()).public_bytes(Encoding.DER)
+    assert tls.binding == hashlib.sha256(der).digest()
+    assert tls.context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize("broken", ["missing", "empty", "swapped"])
+def test_a_certificate_that_cannot_be_used_names_its_file(tmp_path: Path, broken: str) -> None:
+    """The operator must find it from the one log line."""
+    certificate, key = make_certificate(tmp_path)
+    if broken == "missing":
+        certificate.unlink()
+    elif broken == "empty":
+        certificate.write_text("")
+    else:
+        certificate, key = key, certificate
+    with pytest.raises(ConfigurationInvalid, match=str(certificate)):
+        postgres_tls(certificate, key)

@@ -1,0 +1,65 @@
+"""The broker's log: named fields only, whatever somebody put on a record."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from broker.logs import JsonLines, LogAudit
+from chalicelib.domain.audit import AuditEvent, AuditName
+from tests.fakes.clock import START
+
+
+class Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.seen.append(record)
+
+
+def line(**extra: object) -> dict[str, object]:
+    record = logging.makeLogRecord({"name": "x", "levelname": "INFO", "msg": "happened", **extra})
+    found: dict[str, object] = json.loads(JsonLines().format(record))
+    return found
+
+
+def test_only_named_fields_are_written() -> None:
+    """A secret or a statement has no field to travel in."""
+    found = line(peer="127.0.0.1", secret="s3cret", text="select 1", why={"sqlstate": "42501", "host": 5, "sql": "x"})
+    assert found["peer"] == "127.0.0.1"
+    assert found["why"] == {"sqlstate": "42501", "host": "5"}
+    assert "s3cret" not in json.dumps(found)
+    assert "select 1" not in json.dumps(found)
+
+
+def test_a_field_is_bounded_and_a_line_is_one_line() -> None:
+    """Log lines are split at newlines by whoever reads them."""
+    raw = JsonLines().format(logging.makeLogRecord({"msg": "a\nb", "why": "x\n" * 10_000}))
+    assert "\n" not in raw
+    assert len(raw) < 2_000
+
+
+def test_an_exceptions_traceback_is_written() -> None:
+    """A bug of ours must be found from the log alone."""
+    error = ValueError("broken")
+    found = line(exc_info=(ValueError, error, None))
+    assert "ValueError: broken" in str(found["exception"])
+
+
+def test_an_audit_event_is_a_line_with_its_own_fields() -> None:
+    """Names are permanent, empty fields are left out."""
+    handler = Kept()
+    log = logging.getLogger("audit")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        LogAudit().record(AuditEvent(name=AuditName.CONNECTION_OPENED, at=START, subject="con_1"))
+    finally:
+        log.removeHandler(handler)
+    found = json.loads(JsonLines().format(handler.seen[0]))
+    assert found["message"] == "connection.opened"
+    assert found["audit"] == {"at": "2026-11-02T09:30:00.000Z", "subject": "con_1"}
