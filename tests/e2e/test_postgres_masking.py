@@ -1,4 +1,6 @@
-"""Masks on the wire, with the real understanding of SQL and a real PostgreSQL; only policy is faked, and permits all.
+"""Masks on the wire, with the real understanding of SQL and a real PostgreSQL; only policy is faked: it permits all but
+storing what is masked elsewhere (``sql:derives_masked``), which no rule by name could follow and which needs a permit
+of its own.
 
 Each test is a way around masks that worked against a naive design. The witness is the planted value: it must be in
 nothing that the client got and in nothing that was recorded.
@@ -7,7 +9,7 @@ nothing that the client got and in nothing that was recorded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import asyncpg
@@ -15,17 +17,18 @@ import psycopg
 import pytest
 
 from broker.engines.postgres.languages import SqlLanguages
-from broker.settings import SystemClock
 from chalicelib.config.bundle import Bundle
 from chalicelib.domain.masking import ColumnName, MaskMode, MaskRule
+from chalicelib.domain.operation import Forward, Operation, Verdict
+from chalicelib.settings import SystemClock
 from dev import seed
 from dev.postgres_server import PostgresServer
 from tests.e2e.postgres_broker import BrokerThread, running_broker, running_postgres
-from tests.fakes.flow import forward
+from tests.fakes.flow import block, forward
 
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("postgres-masking")]
 
-PLANTED = [row.email for row in seed.customers()][:50]
+PLANTED = [row.email for row in seed.customers()]
 EMAIL = MaskRule(
     name="email",
     mode=MaskMode.REDACT,
@@ -51,11 +54,18 @@ def server() -> Iterator[PostgresServer]:
         yield running
 
 
+def permit_all_but_storing(permitted: Forward) -> Callable[[Operation], Verdict]:
+    def verdict(op: Operation) -> Verdict:
+        return block("no") if any(act.action == "sql:derives_masked" for act in op.acts) else permitted
+
+    return verdict
+
+
 @pytest.fixture
 def broker(server: PostgresServer) -> Iterator[BrokerThread]:
     languages = SqlLanguages(configuration=OneBundle(), clock=SystemClock())
     with running_broker(server, languages=languages) as running:
-        running.flow.verdicts = lambda _: forward(masks=("email",), full=True)
+        running.flow.verdicts = permit_all_but_storing(forward(masks=("email",), full=True))
         yield running
 
 
@@ -190,6 +200,7 @@ def test_the_catalogue_is_asked_again_after_a_definition_and_the_client_sees_not
 ) -> None:
     """A view made in this session is read by its definition: the column that is not masked passes, the other does not,
     and the unnamed statement of the client outlives our questions."""
+    broker.flow.verdicts = lambda _: forward(masks=("email",), full=True)  # a view may be permitted: it is followed
     with connect(broker) as client:
         client.execute("create view public.made as select id, name as n, email as e from customers")
         try:
@@ -213,3 +224,14 @@ def test_a_parse_that_is_not_understood_is_blocked_with_the_reason(
     assert done.stdout == "1\n"
     assert "ERROR" in done.stderr
     assert "statement: selec 1" not in server.log.read_text()
+
+
+def test_the_error_of_a_statement_that_no_mask_covers_quotes_no_masked_value(broker: BrokerThread) -> None:
+    """A policy that masks reads alone: the error of a write quotes the row, and belongs to no result that is masked."""
+    broker.flow.verdicts = permit_all_but_storing(forward(full=True))
+    cast = "update orders set amount_cents = (select email from customers where id = 2)::int where id = 1"
+    taken = "update customers set id = 3 where id = 2"
+    missing = "update customers set name = null where id = 2"
+    done = broker.psql(cast, taken, missing)
+    assert done.stderr.count("ERROR") == 3, done.stderr
+    assert_nothing_leaked(broker, done.stdout, done.stderr)

@@ -293,9 +293,6 @@ class PassLanguage:
     def copy_rows(self, masks: Sequence[str], *, binary: bool) -> PassRows:
         return PassRows([])
 
-    def saw(self, masks: Sequence[str]) -> None:
-        pass
-
     def binds(self, reading: Reading, bind: Bind, types: Sequence[int]) -> ShownBinds:
         return ShownBinds(tuple("" if v is None else v.decode("utf-8", "replace") for v in bind.values), ())
 

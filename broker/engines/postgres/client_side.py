@@ -27,12 +27,14 @@ from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 from broker.engines.flow import Connection
 from broker.engines.postgres import refusals
 from broker.engines.postgres.running import Objection, Prepared, Questions, Reading, Running
+from broker.masking import carries_sentinel
 from broker.wire.postgres import fields, messages
 from broker.wire.postgres.conversation import MAX_AHEAD, Portal, Statement, Unsettled
 from broker.wire.postgres.framing import client_reader, frame
 from broker.wire.violation import RemoteViolation
-from chalicelib.domain.errors import AccessError, Limited
+from chalicelib.domain.errors import AccessError, Limited, MaskWrittenBack
 from chalicelib.domain.identifiers import new_operation_id
+from chalicelib.domain.masking import SENTINEL
 from chalicelib.domain.operation import Block, Forward, Hold, Operation
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ Then: TypeAlias = Callable[[Operation, Forward | Block], None]
 
 # Read from the client while one of its operations waits: enough to see it leave, or send its pipeline's end.
 WAITING_BYTES: Final = 1024 * 1024
+# Judged in one turn of the loop, about 0.1 ms each: 1 MiB of small messages at once is 7 s for which nobody else is heard.
+TURN_MESSAGES: Final = 128
 MAX_STATEMENTS: Final = 4096  # prepared and not closed; drivers' caches hold hundreds, and each costs memory here too
 FAILED: Final = ord("E")  # the transaction's status
 _FLUSH: Final = frame(b"H")
@@ -59,6 +63,9 @@ class ClientSide(Generic[C]):
         self._reader = client_reader()
         self._inbox: deque[tuple[int, bytes]] = deque()
         self._inbox_bytes = 0
+        self._turn_due = False
+        self._full = False
+        self._copied_tail = b""
         self._waiting = False
         self._stalled = False
         self._in_pipeline = False
@@ -77,7 +84,8 @@ class ClientSide(Generic[C]):
             self._inbox.append((kind, frames.data[start:end]))
             self._inbox_bytes += end - start
         self._work()
-        if self._waiting and self._inbox_bytes + self._reader.buffered > WAITING_BYTES:
+        if self._inbox and self._inbox_bytes + self._reader.buffered > WAITING_BYTES:
+            self._full = True
             self._relay.hold_reading("held")
 
     def answered(self) -> None:
@@ -109,8 +117,13 @@ class ClientSide(Generic[C]):
     # Messages.
 
     def _work(self) -> None:
-        """Take messages in order until one has to wait."""
+        """Take messages in order until one has to wait, or others have waited long enough."""
+        taken = 0
         while self._inbox and not self._waiting and not self._stalled and not self._relay.over:
+            if taken == TURN_MESSAGES:
+                self._take_turns()
+                return
+            taken += 1
             kind, raw = self._inbox[0]
             try:
                 self._take(kind, raw)
@@ -124,7 +137,22 @@ class ClientSide(Generic[C]):
             self._inbox_bytes -= len(raw)
         if self._conversation.outstanding >= MAX_AHEAD:
             self._relay.hold_reading("too far ahead")
+        if self._full and self._inbox_bytes <= WAITING_BYTES:
+            self._full = False
+            self._relay.release_reading("held")
         self._flush(whole=not self._waiting)
+
+    def _take_turns(self) -> None:
+        """Go on after everybody else's turn. Of the pipeline that is being read only whole segments are sent till
+        then, as while something waits."""
+        self._flush(whole=False)
+        if not self._turn_due:
+            self._turn_due = True
+            asyncio.get_running_loop().call_soon(self._relay.attempt, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_due = False
+        self._work()
 
     def _flush(self, *, whole: bool = True) -> None:
         ready = self._settled + self._segment if whole else self._settled
@@ -299,11 +327,21 @@ class ClientSide(Generic[C]):
         if taker is None or not isinstance(taker.tag, Running):
             return  # the server ignores it too: a copy that failed, whose client still sends
         if kind == messages.COPY_DATA:
+            self._check_copied(raw[5:])
             self._relay.connection.data(taker.tag.op.id, "c2s", self._relay.language.client_data(raw[5:]))
             taker.tag.bytes += len(raw) - 5
         else:
+            self._copied_tail = b""
             self._conversation.copy_end()
         self._send(raw)
+
+    def _check_copied(self, data: bytes) -> None:
+        """Raise MaskWrittenBack where the data holds a mask of ours, also across two messages. The approval was of the
+        COPY, not of its rows; ending the connection is what makes the server drop those that it has."""
+        seen = self._copied_tail + data
+        if carries_sentinel(seen):
+            raise MaskWrittenBack("the data carries a masked value")
+        self._copied_tail = seen[-len(SENTINEL) :]
 
     # Judging.
 
@@ -379,6 +417,8 @@ class ClientSide(Generic[C]):
         why = Objection(reading.refused, "") if reading.refused else self._objection(reading, op)
         if why is not None:
             op = replace(op, acts=())  # without acts it is a Block, and recorded as one
+        if self._conversation.unsure and isinstance(self._relay.connection.preview(op), Hold):
+            raise Unsettled  # whether a transaction is open, the answers on their way tell
         verdict = self._relay.connection.submit(op, in_transaction=self._conversation.in_transaction)
         match verdict:
             case Block():
@@ -413,7 +453,6 @@ class ClientSide(Generic[C]):
             raise ending
         self._waiting = False
         then(op, verdict)
-        self._relay.release_reading("held")
         self._work()
 
     def _refuse(self, op: Operation, verdict: Block) -> bytes:
@@ -421,7 +460,6 @@ class ClientSide(Generic[C]):
         return refusals.blocked(verdict, op.id)
 
     def _begin(self, op: Operation, reading: Reading, verdict: Forward) -> Running:
-        self._relay.language.saw(verdict.masks)
         return Running(op, reading, verdict, self._relay.clock.monotonic_s())
 
     def _names_change(self, reading: Reading) -> None:

@@ -71,7 +71,6 @@ class SqlLanguage:
         self._catalogues = catalogues
         self._clock = clock
         self._names = NameTracker()
-        self._seen: set[str] = set()
         self._private = False
         self._changed = False
         self._uncommitted = False
@@ -162,7 +161,6 @@ class SqlLanguage:
         self, reading: Reading, number: int, description: bytes, formats: Sequence[int] | None, masks: Sequence[str]
     ) -> Rows:
         """Return the masker of one result, kept by everything that it depends on."""
-        self._seen.update(masks)
         statements = _statements(reading)
         statement = statements[number] if number < len(statements) and reading.proved else None
         catalogue = self._catalogue if reading.proved else _without_relations(self._catalogue)
@@ -179,12 +177,7 @@ class SqlLanguage:
 
     def copy_rows(self, masks: Sequence[str], *, binary: bool) -> CopyRows:
         """Return the masker of one COPY TO STDOUT."""
-        self._seen.update(masks)
         return SqlCopyRows(CopyMasker(self._rules(masks)), binary=binary)
-
-    def saw(self, masks: Sequence[str]) -> None:
-        """A verdict named ``masks``: what belongs to no operation is masked with them from now on."""
-        self._seen.update(masks)
 
     def fields(self, fields: Fields) -> Fields:
         """Return an error's or notice's fields as the client may see them."""
@@ -242,7 +235,10 @@ class SqlLanguage:
         return Masked.of(self._configuration.current().masks.values(), self._target)
 
     def _union(self) -> tuple[MaskRule, ...]:
-        return self._rules(sorted(self._seen))
+        """Every mask that can apply on this target: a message belongs to no operation (security.md, "NOTICE, ERROR,
+        NOTIFY"), and the error of a write quotes the row that a read would have masked."""
+        masks = self._configuration.current().masks
+        return tuple(rule for _, rule in sorted(masks.items()) if not rule.targets or self._target in rule.targets)
 
     def _rules(self, names: Sequence[str]) -> tuple[MaskRule, ...]:
         masks = self._configuration.current().masks

@@ -129,12 +129,8 @@ class Language(Protocol):
 
     def copy_rows(self, masks: Sequence[str], *, binary: bool) -> CopyRows: ...
 
-    def saw(self, masks: Sequence[str]) -> None:
-        """A verdict named ``masks``."""
-        ...
-
     def fields(self, fields: Fields) -> Fields:
-        """Return an error's or notice's fields as the client may see them: the union of the connection's masks."""
+        """Return an error's or notice's fields as the client may see them: the union of the target's masks."""
         ...
 
     def payload(self, payload: bytes) -> bytes:
