@@ -50,23 +50,14 @@ def settings() -> Settings:
 
 @lru_cache(1)
 def parts() -> Parts:
-    from chalicelib.config.active import ActiveBundle
-    from chalicelib.identity.jws import verify_activation
-    from chalicelib.policy.engine import compile_policy
+    from chalicelib.services.active_bundle import active_bundle
     from chalicelib.store.opened import open_stores
 
     clock = SystemClock()
     stores = open_stores(settings().store, function_prefix=settings().function_prefix, clock=clock)
-    bundles = ActiveBundle(
-        activations=stores.activations,
-        objects=stores.objects,
-        verify=lambda activation: verify_activation(activation, stores.keys),
-        compile_policy=compile_policy,
-        clock=clock,
-    )
     return Parts(
         stores=stores,
-        bundles=bundles,
+        bundles=active_bundle(stores, clock),
         clock=clock,
         audit=LogAudit(logger),
         public_url=settings().public_url,

@@ -1,9 +1,10 @@
 """Checks the documentation against the tree, so that it cannot lie for long. `make check` runs it.
 
 What is checked: relative links and anchors of every Markdown file; each word of the glossary is a class or a type of
-that name in the code; `docs/errors.md` and `chalicelib/domain/errors.py` list the same codes; each decision has its
-sections and is listed; each test that the threat model names exists; each `make` target that a page names exists; the
-state table of `docs/architecture.md` names exactly the roles whose policies may write each table.
+that name in the code, in the file that the glossary names; `docs/errors.md` and `chalicelib/domain/errors.py` list the
+same codes; each decision has its sections and is listed; each test that the threat model names exists; each `make`
+target that a page names exists; the state table of `docs/architecture.md` names exactly the roles whose policies may
+write each table.
 It needs the standard library only.
 
     python .ci/docs.py [ROOT]
@@ -23,6 +24,7 @@ _SKIPPED: Final = {".venv", ".cache", ".git", "node_modules", ".hypothesis", ".m
 _LINK: Final = re.compile(r"\[[^\]\n]*\]\(([^()\s]+)\)")
 _FENCE: Final = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 _INLINE: Final = re.compile(r"`[^`\n]*`")
+_INLINE_CODE: Final = re.compile(r"`([^`\n]+)`")
 _HEADING: Final = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _CODE: Final = re.compile(r"^\| *`([a-z_]+)` *\|", re.MULTILINE)
 _TEST: Final = re.compile(r"`(test_[a-z0-9_]+)`")
@@ -82,6 +84,25 @@ def glossary_words(root: Path) -> list[str]:
     return words
 
 
+def glossary_homes(root: Path) -> Iterator[str]:
+    """Give what is wrong with the glossary's last column: each file exists, and one of them defines the row's word."""
+    for line in text_of(root / "docs/glossary.md").splitlines():
+        cells = line.split("|")
+        words = re.findall(r"^ *\*\*([A-Za-z]+)\*\*", cells[1]) if len(cells) > 3 else []
+        for word in words:
+            homes = [root / home for home in _INLINE_CODE.findall(cells[3])]
+            for home in homes:
+                if not home.exists():
+                    yield f"docs/glossary.md: {word}: there is no {home.relative_to(root)}"
+            files = [file for home in homes for file in ([home] if home.is_file() else sorted(home.rglob("*.py")))]
+            if not any(_defines(word, file.read_text(encoding="utf-8")) for file in files):
+                yield f"docs/glossary.md: {word} is not defined where the glossary says"
+
+
+def _defines(word: str, code: str) -> bool:
+    return bool(re.search(rf"^(class {word}\b|{word}: TypeAlias = |{word} = NewType)", code, re.MULTILINE))
+
+
 def missing_words(root: Path) -> Iterator[str]:
     code = "\n".join(
         file.read_text(encoding="utf-8") for folder in _CODE_FOLDERS for file in sorted((root / folder).rglob("*.py"))
@@ -90,7 +111,7 @@ def missing_words(root: Path) -> Iterator[str]:
     if not words:
         yield "docs/glossary.md: no word was found in its table"
     for word in words:
-        if not re.search(rf"^(class {word}\b|{word}: TypeAlias = |{word} = NewType)", code, re.MULTILINE):
+        if not _defines(word, code):
             yield f"docs/glossary.md: no class or type in the code has the name {word}"
 
 
@@ -178,6 +199,7 @@ def main(arguments: Iterable[str]) -> int:
 _CHECKS: Final = (
     broken_links,
     missing_words,
+    glossary_homes,
     code_differences,
     decision_faults,
     missing_tests,

@@ -36,7 +36,7 @@ from broker.listeners.tls import postgres_tls
 from broker.liveness import Liveness
 from broker.logs import LogAudit, log_to_stderr
 from broker.recorder import Recorder
-from broker.settings import Settings, SystemClock, read_settings
+from broker.settings import Settings, read_settings
 from broker.tasks import Tasks
 from broker.threads import Periodic, WorkerPool
 from chalicelib.config.active import ActiveBundle
@@ -44,9 +44,9 @@ from chalicelib.domain.errors import AccessError
 from chalicelib.domain.identifiers import ulid
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.verifier import Verifier
-from chalicelib.identity.jws import verify_activation, verify_answer, verify_hop
-from chalicelib.policy.engine import compile_policy
-from chalicelib.settings import StoreSettings
+from chalicelib.identity.jws import verify_answer, verify_hop
+from chalicelib.services.active_bundle import active_bundle
+from chalicelib.settings import StoreSettings, SystemClock
 from chalicelib.store.opened import Stores, open_stores
 
 P = ParamSpec("P")
@@ -87,85 +87,106 @@ class Parts:
     pool: WorkerPool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What admissions and gateway both rest on."""
+
+    bundles: ActiveBundle
+    configuration: ActiveConfiguration
+    liveness: Liveness
+    evidence: Evidence
+    audit: LogAudit
+    clock: SystemClock
+
+
 def put_together(settings: Settings, stores: Stores, clock: SystemClock, started: ExitStack) -> Parts:
     """Return the one flow over ``stores``, its threads running; ``started`` stops them. Raises AccessError where the
     configuration or the revocation feed cannot be read."""
-    bundles = ActiveBundle(
-        activations=stores.activations,
-        objects=stores.objects,
-        verify=lambda activation: verify_activation(activation, stores.keys),
-        compile_policy=compile_policy,
-        clock=clock,
-    )
-    evidence = Evidence(
-        verify_hop=lambda hop: verify_hop(hop, stores.keys),
-        verify_answer=lambda answer: verify_answer(answer, stores.keys),
-    )
-    configuration = ActiveConfiguration(bundles=bundles, clock=clock)
-    liveness = Liveness(revocations=stores.revocations, clock=clock)
-    poller = HoldPoller(answers=stores.answers, uses=stores.uses, evidence=evidence, clock=clock)
-    signer = stores.signer(KeyPurpose.RECORD.value)
-    audit = LogAudit()
+    shared = _shared(stores, clock)
+    poller = HoldPoller(answers=stores.answers, uses=stores.uses, evidence=shared.evidence, clock=clock)
     boot = f"boot_{ulid(clock.now())}"
-    uploads = _pool("uploads", UPLOAD_THREADS, UPLOAD_QUEUE, started)
-    pool = _pool("blocking", POOL_THREADS, POOL_QUEUE, started)
     recorder = Recorder(
         objects=stores.objects,
         connections=stores.connections,
-        signer=signer,
-        pool=uploads,
+        signer=stores.signer(KeyPurpose.RECORD.value),
+        pool=_pool("uploads", UPLOAD_THREADS, UPLOAD_QUEUE, started),
         clock=clock,
         build=settings.build,
         sealed_by=f"broker:{settings.host}:{boot}",
     )
-    admissions = Admissions(
-        sessions=stores.sessions,
-        chains=stores.chains,
-        connections=stores.connections,
-        revocations=stores.revocations,
-        asks=stores.asks,
-        answers=stores.answers,
-        uses=stores.uses,
-        bundles=bundles,
-        evidence=evidence,
-        liveness=liveness,
-        audit=audit,
-        clock=clock,
-        pepper=secrets.token_bytes(PEPPER_BYTES),
-    )
-    gateway = Gateway(
-        sessions=stores.sessions,
-        chains=stores.chains,
-        connections=stores.connections,
-        revocations=stores.revocations,
-        asks=stores.asks,
-        answers=stores.answers,
-        uses=stores.uses,
-        bundles=bundles,
-        functions=stores.functions,
-        mint_function=settings.mint_function,
-        signer=signer,
-        evidence=evidence,
-        inspector=Inspector(configuration),
-        configuration=configuration,
-        liveness=liveness,
-        recorder=recorder,
-        poller=poller,
-        audit=audit,
-        clock=clock,
-        boot=boot,
-    )
-    configuration.step()
-    configuration.current()
-    liveness.step()
+    pool = _pool("blocking", POOL_THREADS, POOL_QUEUE, started)
+    gateway = _gateway(stores, shared, recorder, poller, mint_function=settings.mint_function, boot=boot)
+    shared.configuration.step()
+    shared.configuration.current()
+    shared.liveness.step()
     for name, step, every_s in (
-        ("configuration", configuration.step, 1.0),
-        ("liveness", liveness.step, 1.0),
+        ("configuration", shared.configuration.step, 1.0),
+        ("liveness", shared.liveness.step, 1.0),
         ("holds", poller.step, 0.5),
         ("recorder", recorder.step, 0.25),
     ):
         _periodic(name, step, every_s, started)
-    return Parts(entrance=Entrance(admissions, gateway), configuration=configuration, pool=pool)
+    return Parts(entrance=Entrance(_admissions(stores, shared), gateway), configuration=shared.configuration, pool=pool)
+
+
+def _shared(stores: Stores, clock: SystemClock) -> _Shared:
+    bundles = active_bundle(stores, clock)
+    return _Shared(
+        bundles=bundles,
+        configuration=ActiveConfiguration(bundles=bundles, clock=clock),
+        liveness=Liveness(revocations=stores.revocations, clock=clock),
+        evidence=Evidence(
+            verify_hop=lambda hop: verify_hop(hop, stores.keys),
+            verify_answer=lambda answer: verify_answer(answer, stores.keys),
+        ),
+        audit=LogAudit(),
+        clock=clock,
+    )
+
+
+def _admissions(stores: Stores, shared: _Shared) -> Admissions:
+    return Admissions(
+        sessions=stores.sessions,
+        chains=stores.chains,
+        connections=stores.connections,
+        revocations=stores.revocations,
+        asks=stores.asks,
+        answers=stores.answers,
+        uses=stores.uses,
+        bundles=shared.bundles,
+        evidence=shared.evidence,
+        liveness=shared.liveness,
+        audit=shared.audit,
+        clock=shared.clock,
+        pepper=secrets.token_bytes(PEPPER_BYTES),
+    )
+
+
+def _gateway(
+    stores: Stores, shared: _Shared, recorder: Recorder, poller: HoldPoller, *, mint_function: str, boot: str
+) -> Gateway:
+    return Gateway(
+        sessions=stores.sessions,
+        chains=stores.chains,
+        connections=stores.connections,
+        revocations=stores.revocations,
+        asks=stores.asks,
+        answers=stores.answers,
+        uses=stores.uses,
+        bundles=shared.bundles,
+        functions=stores.functions,
+        mint_function=mint_function,
+        signer=stores.signer(KeyPurpose.RECORD.value),
+        evidence=shared.evidence,
+        inspector=Inspector(shared.configuration),
+        configuration=shared.configuration,
+        liveness=shared.liveness,
+        recorder=recorder,
+        poller=poller,
+        audit=shared.audit,
+        clock=shared.clock,
+        boot=boot,
+    )
 
 
 def _periodic(name: str, step: Callable[[], None], every_s: float, started: ExitStack) -> None:

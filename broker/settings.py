@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from chalicelib.domain.errors import ConfigurationInvalid
 
 
-class SystemClock:
-    """The real time."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``spool`` a folder of ours;
-    ``boot`` names this process in its connection rows and holds nothing secret."""
+    """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``build`` and
+    ``host`` say in each manifest what sealed it."""
 
     prefix: str
     region: str

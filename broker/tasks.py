@@ -11,6 +11,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from chalicelib.domain.errors import AccessError
+
 T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
@@ -46,5 +48,10 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, AccessError):
+            # A refusal is an answer and no failure: whoever is turned away could else fill the log with stack traces.
+            _logger.info("the task %s was refused", task.get_name(), extra={"code": error.code})
+        else:
             _logger.error("the task %s failed", task.get_name(), exc_info=error)

@@ -47,22 +47,37 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes end with our exit code for usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise Failure(Exit.USAGE, message, hint=self.format_usage().strip().removeprefix("usage: "))
+        usage = " ".join(self.format_usage().split())
+        raise Failure(Exit.USAGE, message, hint=f"{usage}; `{self.prog} --help` says more")
+
+
+class _Version(argparse.Action):
+    """Prints the installed version, looked up only when asked for: reading the metadata would slow every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"countersign {version('countersign')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = _Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="one JSON object on stdout, for programs")
-    common.add_argument("--api", default="", metavar="URL", help="where the service is (else COUNTERSIGN_API)")
-    parser = _Parser(prog="countersign", description="Named, approved, recorded access to production.", epilog=_EPILOG)
+    # Before or after the command's name: without SUPPRESS the command's own default would undo what stood before it.
+    plain = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    plain.add_argument("--json", action="store_true", help="one JSON object on stdout, for programs")
+    caller = _Parser(add_help=False, argument_default=argparse.SUPPRESS, parents=[plain])
+    caller.add_argument("--api", metavar="URL", help="where the service is (else COUNTERSIGN_API)")
+    about_all = "Named, approved, recorded access to production."
+    parser = _Parser(prog="countersign", description=about_all, epilog=_EPILOG, parents=[caller])
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=_Parser)
     for name, (about, add, command) in _COMMANDS.items():
-        sub = commands.add_parser(name, help=about, parents=[common])
+        sub = commands.add_parser(name, help=about, parents=[plain if name == "review" else caller])
         sub.set_defaults(run=command)
         add(sub)
     configuration = commands.add_parser("config", help="check a configuration bundle")
     actions = configuration.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    check = actions.add_parser("check", help="say what is wrong with a bundle: file, line, remedy", parents=[common])
+    check = actions.add_parser("check", help="say what is wrong with a bundle: file, line, remedy", parents=[plain])
     check.set_defaults(run=config_check.config_check)
     config_check.add(check)
     commands.add_parser("dev", help="run the whole service on this machine, until Ctrl-C", add_help=False)
@@ -84,7 +99,7 @@ def main(
     try:
         if ours[:1] == ["dev"]:
             return dev(arguments[1:])
-        options = _parser().parse_args(ours)
+        options = _parser().parse_args(ours, argparse.Namespace(json=False, api=""))
         options.command = command
         settings = read_settings(environment)
         output = Output(as_json=options.json, colour=settings.colour, out=out, err=err)

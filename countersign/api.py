@@ -138,9 +138,14 @@ class HttpClient:
             )
         return Failure(
             Exit.UNREACHABLE,
-            f"{self.address.origin} cannot be reached: {reason}",
+            f"{self.address.origin} cannot be reached: {_said(reason)}",
             hint="Check COUNTERSIGN_API and the network; nothing was granted.",
         )
+
+
+def _said(reason: object) -> str:
+    """Return the system's words without its number ("Connection refused")."""
+    return reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)
 
 
 class _Busy(Exception):

@@ -8,11 +8,14 @@ CVE-2021-42574 for the direction characters.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
 # Letters, marks, numbers, punctuation, symbols, the space: what is drawn.
 _DRAWN: Final = frozenset("LMNPS")
+# The service writes times in UTC to the millisecond; nobody plans by the millisecond.
+_MOMENT: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})T([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?Z\Z")
 _MARKS_IN_A_ROW: Final = 2  # scripts that stack marks need two; more of them is text that climbs over its neighbours
 
 
@@ -34,6 +37,17 @@ def safe_line(text: str, limit: int = 0) -> str:
             out.append(f"<U+{ord(char):04X}>")
     line = "".join(out)
     return line if not limit or len(line) <= limit else line[: limit - 1] + "…"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return ``number`` with its noun: "1 gap", "2 gaps". ``many``: a plural that is not ``one`` with an s. Pure."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def moment(text: str) -> str:
+    """Return the RFC 3339 time ``text`` as people read it, "2026-11-23 14:02:08 UTC"; anything else as it is. Pure."""
+    found = _MOMENT.match(text)
+    return f"{found[1]} {found[2]} UTC" if found else text
 
 
 def width(text: str) -> int:

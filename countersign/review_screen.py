@@ -146,7 +146,7 @@ def _outcome(operation: ReviewedOperation) -> str:
         case "ok":
             return safe_line(operation.tag or f"{operation.rows} rows", 24)
         case "":
-            return "no outcome" if operation.verdict in {"forward", "mask"} else "not run"
+            return "outcome unknown" if operation.verdict in {"forward", "mask"} else "not run"
         case status:
             return safe_line(f"{status} {operation.sqlstate}".rstrip(), 24)
 
@@ -198,6 +198,8 @@ def _recordings(recordings: Sequence[ReviewedRecording], paint: Paint, columns: 
         state = paint("signed, verified", "green") if recording.verified else paint("NOT VERIFIED", "red", "bold")
         ended = f"to {_time(recording.sealed_at)}, {recording.exit}" if recording.sealed_at else "not sealed"
         gaps = counted(len(recording.gaps), "gap") if recording.gaps else "no gaps"
+        if not recording.verified and not recording.gaps:
+            gaps = "gaps unknown"  # only a manifest that verifies can say that nothing is missing
         where = f"from {recording.peer}, {_time(recording.opened_at)} {ended}"
         yield f"  {safe_line(recording.connection_id)}  {safe_line(where, columns - 34)}"
         yield f"    {counted(recording.segments, 'segment')}, {counted(recording.frames, 'frame')}, {gaps}: {state}"

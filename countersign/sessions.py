@@ -20,6 +20,7 @@ from chalicelib.domain.secret import Secret
 from countersign.address import parse_address, same_origin
 from countersign.api import Clock, HttpClient, Response, text_of
 from countersign.failures import Exit, Failure
+from countersign.printable import moment
 from countersign.settings import Settings
 from countersign.tokens import Tokens
 
@@ -111,7 +112,7 @@ class Sessions:
                 "nobody said where Countersign is",
                 hint="Set COUNTERSIGN_API to its address, or use --api. `countersign dev` prints its own.",
             )
-        self._address = parse_address(settings.api, "COUNTERSIGN_API")
+        self._address = parse_address(settings.api, "the address of Countersign (COUNTERSIGN_API, --api)")
         self._clock = clock
         self._http = HttpClient(self._address, clock)
         self._tokens = Tokens(settings, self._http, clock)
@@ -226,7 +227,7 @@ def still_pending(pending: Pending) -> Failure:
     return Failure(
         Exit.PENDING,
         f"{pending.session_id} still waits for {who}",
-        hint=f"Go on with `--session {pending.session_id}` in place of the target, until {pending.expires_at}.",
+        hint=f"Go on with `--session {pending.session_id}` in place of the target, until {moment(pending.expires_at)}.",
         session_id=pending.session_id,
     )
 

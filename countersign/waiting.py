@@ -12,6 +12,7 @@ from countersign.api import Clock
 from countersign.child import Stopped, stopping
 from countersign.failures import Exit, Failure
 from countersign.output import Output
+from countersign.printable import moment
 from countersign.sessions import Connect, Granted, Pending, Sessions, State
 
 _EVERY_S: Final = 60.0
@@ -36,7 +37,7 @@ class Progress:
         if self._output.live and self._told_s is not None:
             self._output.rewrite(f"{text} · {waited_s // 60}:{waited_s % 60:02d} · Ctrl-C withdraws")
         elif self._told_s is None:
-            self._output.say(f"{text} ({pending.session_id}, until {pending.expires_at})")
+            self._output.say(f"{text} · {pending.session_id}, until {moment(pending.expires_at)}")
             self._told_s = now_s
         elif now_s - self._told_s >= _EVERY_S:
             self._output.say(f"{text} ({waited_s // 60} min so far)")
@@ -45,7 +46,7 @@ class Progress:
     def granted(self, granted: Granted) -> None:
         waited_s = int(self._clock.monotonic_s() - self._started_s)
         after = f" after {waited_s} s" if self._told_s is not None else ""
-        self._output.say(f"{self._target}: granted{after} until {granted.expires_at} ({granted.session_id})")
+        self._output.say(f"{self._target}: granted{after} · {granted.session_id}, until {moment(granted.expires_at)}")
 
 
 def granted_session(

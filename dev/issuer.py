@@ -3,8 +3,10 @@
 Rules: RS256 with a key made at start and never written down; the discovery document and the keys are where OpenID
 Connect Discovery 1.0 (section 4) puts them; ``POST /mint`` takes a JSON object of claims and fills in only what the
 caller did not give, so that a test can ask for a wrong audience, an expired or a not yet valid token. A claim given as
-``null`` is left out. Anybody on this machine may mint: it vouches for nobody.
-Source of the claims: docs.github.com, "OpenID Connect reference", example token of a job.
+``null`` is left out. ``GET /runner?run=N`` answers as a job's runner does: each call gives a new token of that one run,
+so that several commands of a job act under one chain. Anybody on this machine may mint: it vouches for nobody.
+Source: docs.github.com "OpenID Connect reference", sections with the example token and "Methods for requesting the OIDC
+token".
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import secrets
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -46,6 +49,10 @@ class Issuer:
     def mint_url(self) -> str:
         return f"{self.url}/mint"
 
+    def runner_url(self) -> str:
+        """Return the address where the jobs of one new run get their tokens (ACTIONS_ID_TOKEN_REQUEST_URL)."""
+        return f"{self.url}/runner?run={_new_run()}"
+
     def start(self) -> None:
         self._server.start()
 
@@ -61,7 +68,16 @@ class Issuer:
                 return as_json({"keys": [self._public_key()]})
             case "POST", "/mint":
                 return as_json({"token": self.mint(request.json_object())})
+            case "GET", "/runner":
+                return self._as_runner(dict(parse_qs(urlsplit(request.target).query)))
         return as_json({"error": "not found"}, 404)
+
+    def _as_runner(self, asked: dict[str, list[str]]) -> Response:
+        run = asked.get("run", [""])[-1]
+        if not (run.isascii() and run.isdigit()):
+            raise ValueError("run is a number")
+        token = self.mint({"run_id": run, "check_run_id": run, "aud": asked.get("audience", [self._audience])[-1]})
+        return as_json({"count": 1, "value": token})
 
     def mint(self, claims: dict[str, Any]) -> str:
         """Return a signed token of ``claims`` and of the defaults that they do not set."""
@@ -94,10 +110,14 @@ def _json(claims: dict[str, Any]) -> bytes:
     return json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def _new_run() -> int:
+    return secrets.randbelow(10**10) + 10**10
+
+
 def _github_defaults() -> dict[str, Any]:
     """Return the claims of one new run of the demo's pipeline: every id that is immutable at GitHub is fixed here, and
     the run's own are new on each call, since a run has one root."""
-    run = secrets.randbelow(10**10) + 10**10
+    run = _new_run()
     return {
         "jti": secrets.token_hex(16),
         "repository": "acme/orders",

@@ -9,6 +9,7 @@ the command.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -169,11 +170,12 @@ class Stack:
             "api": api_url,
             "broker": {"postgres": {"host": BROKER_HOST, "port": broker_port, "ca_file": str(identity.authority)}},
             "keys": {"jwks": f"{api_url}/.well-known/jwks.json"},
-            "issuer": {"url": issuer.url, "mint": issuer.mint_url},
+            "issuer": {"url": issuer.url, "mint": issuer.mint_url, "runner": issuer.runner_url()},
             "slack": _slack_part(slack, configuration),
             "aws": _aws_part(emulator, prepared),
             "targets": self._targets_part(),
         }
+        self._write_auditor(self.ready["aws"]["auditor"])
 
     # The parts.
 
@@ -187,6 +189,16 @@ class Stack:
         made = Path(tempfile.mkdtemp(prefix="countersign-dev-"))
         self._ending.callback(shutil.rmtree, made, ignore_errors=True)
         return made
+
+    @property
+    def auditor_file(self) -> Path:
+        """What an auditor's shell reads before `countersign review`; it holds a key of the emulator."""
+        return self.folder / "auditor.env"
+
+    def _write_auditor(self, environment: Mapping[str, str]) -> None:
+        self.auditor_file.unlink(missing_ok=True)  # made anew, since touch leaves the rights of what is there
+        self.auditor_file.touch(mode=0o600)
+        self.auditor_file.write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in environment.items()))
 
     def _subfolder(self, name: str) -> Path:
         folder = self.folder / name
@@ -319,7 +331,7 @@ class Stack:
     def _end(self) -> None:
         self._ending.close()
         if self._options.state is not None and self.folder != Path():
-            for name in ("emulator", "authority/broker.key"):  # data and a key: of use to nobody now
+            for name in ("emulator", "authority/broker.key", "auditor.env"):  # data and keys: of use to nobody now
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -392,10 +404,16 @@ def _slack_part(slack: SlackStandin, configuration: Configuration) -> dict[str, 
     }
 
 
-def _aws_part(emulator: Emulator, prepared: Prepared) -> dict[str, Json]:
-    auditor = prepared.roles.get("auditor")
-    found: dict[str, Json] = {"endpoint": emulator.endpoint, "region": REGION, "bucket": BUCKET, "prefix": PREFIX}
-    return found | ({"auditor": auditor.environment()} if auditor else {})
+def _aws_part(emulator: Emulator, prepared: Prepared) -> dict[str, Any]:
+    auditor = {
+        **_role(prepared, "auditor").environment(),
+        "AWS_ENDPOINT_URL": emulator.endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "COUNTERSIGN_PREFIX": PREFIX,
+        "COUNTERSIGN_BUCKET": BUCKET,
+    }
+    place = {"endpoint": emulator.endpoint, "region": REGION, "bucket": BUCKET, "prefix": PREFIX}
+    return {**place, "auditor": auditor}
 
 
 def _healthy(url: str) -> bool:

@@ -17,10 +17,11 @@ from typing import Any, Final
 from boto3.session import Session
 
 from chalicelib.config.files import bundle_digest, encode_bundle
-from chalicelib.domain.activation import ACTIVATION_SIGNATURE_TYPE, Activation, bundle_key
+from chalicelib.domain.activation import Activation, bundle_key
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.secret import Secret
-from chalicelib.domain.signature import KeyPurpose, signed_payload
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.identity.jws import sign_activation
 from chalicelib.settings import StoreSettings
 from chalicelib.store.opened import open_stores
 from dev.provision import Provisioned, provision
@@ -111,18 +112,7 @@ def activate_first(order: Order, clock: Clock) -> None:
     found = bundle_digest(files)
     stores.objects.put_new(bundle_key(found), encode_bundle(files), content_type="application/json")
     unsigned = Activation(serial=1, bundle_digest=found, previous_digest="", author=AUTHOR, activated_at=clock.now())
-    signer = stores.signer(KeyPurpose.ACTIVATION.value)
-    signature = signer.sign(ACTIVATION_SIGNATURE_TYPE, signed_payload(unsigned.sha256()))
-    stores.activations.put(
-        Activation(
-            serial=unsigned.serial,
-            bundle_digest=found,
-            previous_digest="",
-            author=AUTHOR,
-            activated_at=unsigned.activated_at,
-            signature=signature,
-        )
-    )
+    stores.activations.put(sign_activation(stores.signer(KeyPurpose.ACTIVATION.value), unsigned))
 
 
 def _places(order: Order, made: Provisioned) -> dict[str, str]:

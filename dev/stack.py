@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from dev.output import Style, complain, say, say_parts
 from dev.settings import DEMO_BUNDLE
 
 WATCH_S: Final = 0.5
+TRIAL: Final = "select * from customers limit 3"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -129,8 +131,14 @@ def _show(stack: Stack) -> None:
     ]
     for name, where in lines:
         say_parts((f"  {name:<20}", Style.DIM), (where, Style.PLAIN))
-    say("\nA pipeline finds it with:", Style.BOLD)
+    command = Path(sys.executable).with_name("countersign")
+    say("\nAnother shell becomes a job of the pipeline with:", Style.BOLD)
     say(f"  export COUNTERSIGN_API={ready['api']}")
+    say(f"  export ACTIONS_ID_TOKEN_REQUEST_URL='{ready['issuer']['runner']}' ACTIONS_ID_TOKEN_REQUEST_TOKEN=local")
+    target = next(iter(ready["targets"]), "TARGET")
+    say(f"  {command} exec {target} --reason 'a first look' -- psql -c '{TRIAL}'")
+    say("For curl, which needs the job's token itself (each is accepted once):", Style.BOLD)
     take = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"token\"])'"
-    say(f"  export COUNTERSIGN_ID_TOKEN=$(curl -s {ready['issuer']['mint']} -d '{{}}' | {take})")
-    say("  countersign exec orders-prod -- psql -c 'select * from customers limit 3'")
+    say(f"  COUNTERSIGN_ID_TOKEN=$(curl -s {ready['issuer']['mint']} -d '{{}}' | {take})")
+    say("An auditor asks who did what, by the session's id that exec printed:", Style.BOLD)
+    say(f"  . {stack.auditor_file} && {command} review ses_...")

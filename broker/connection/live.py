@@ -21,6 +21,7 @@ from broker.configuration import ActiveConfiguration
 from broker.holds import Held, HoldStores
 from broker.inspection import Inspection
 from broker.liveness import Liveness
+from broker.masking import carries_sentinel
 from broker.recorder import Recording
 from broker.recorder.recorder import Closing
 from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
@@ -35,13 +36,11 @@ from chalicelib.domain.errors import (
     RecordingUnavailable,
 )
 from chalicelib.domain.identifiers import ConnectionId, OperationId
-from chalicelib.domain.masking import SENTINEL
 from chalicelib.domain.operation import Block, Forward, Hold, Operation, Ruling, Verdict, verdict_word
 from chalicelib.domain.policy import Allow, Deny, NeedsApproval
 from chalicelib.domain.recording import MAX_TEXT, FrameKind
 from chalicelib.domain.target import Credential
 
-_SENTINEL: Final = SENTINEL.encode()
 INTERNAL: Final = AccessError("the operation could not be judged, so it was not forwarded")
 
 _logger = logging.getLogger(__name__)
@@ -237,10 +236,6 @@ class Connection:
         """Record bytes of a stream as text, masked. Memory. Raises RecordingUnavailable."""
         self.recording.accept(FrameKind.DATA, direction, text, (("op", op_id), ("encoding", encoding)))
 
-    def credential_frame(self, **meta: Json) -> None:
-        """Record what the credential turned out to be on the target; no secret. Memory. Raises RecordingUnavailable."""
-        self.recording.accept(FrameKind.CREDENTIAL, "ctl", meta=tuple(meta.items()))
-
     # -- whether it may go on --------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
@@ -351,9 +346,7 @@ def connection_event(
 
 def _carries_mask(op: Operation) -> bool:
     """Return whether a mask's sentinel is anywhere in what would run: its values are not the target's own. Pure."""
-    return (
-        SENTINEL in op.text or _SENTINEL in op.exact or any(bind is not None and _SENTINEL in bind for bind in op.binds)
-    )
+    return any(carries_sentinel(part) for part in (op.text, op.exact, *op.binds))
 
 
 def _in_frames(lines: Sequence[str]) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """A TCP listener: accepts, bounds what strangers may cost, and hands each transport to its engine.
 
 Rules: the accept loop does nothing but accept; every transport gets a task of its own, a place among the strangers and
-a deadline; one that sends nothing is dropped at the deadline; the first byte is looked at without being taken, since a
-TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Each transport ends in exactly one log line.
-Stopping closes the listening socket first.
+a deadline; one that sends nothing is dropped at the deadline, or sooner where its place is wanted; the first byte is
+looked at without being taken, since a TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Each
+transport ends in exactly one log line. Stopping closes the listening socket first.
 
 Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS).
 """
@@ -11,20 +11,21 @@ Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct T
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
 from typing import Final
 
 from broker.engines.accepted import Accepted, Engine
-from broker.listeners.limits import Strangers
+from broker.listeners.limits import Place, Strangers
 from broker.tasks import Tasks
 
 HANDSHAKE_S: Final = 10.0  # TLS, SCRAM and two round trips from anywhere on earth take two
 BACKLOG: Final = 512
 _TLS_HANDSHAKE: Final = b"\x16"
+_TOO_MANY: Final = "too many before authentication"
 _AFTER_NO_FILES_S: Final = 0.1  # out of file descriptors: accepting at once again would spin
 
 _log = logging.getLogger(__name__)
@@ -87,21 +88,24 @@ class Listener:
             self._listening.close()
 
     def _enter(self, accepted: socket.socket, peer: str) -> None:
-        leave = self._strangers.enter(peer)
-        if leave is None:
+        place = self._strangers.enter(peer, lambda: _hang_up(accepted))
+        if place is None:
             accepted.close()
-            _log.warning("connection dropped", extra={"peer": peer, "why": "too many before authentication"})
+            _log.warning("connection dropped", extra={"peer": peer, "why": _TOO_MANY})
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._tasks.start("serve", self._serve(accepted, peer, leave))
+        self._tasks.start("serve", self._serve(accepted, peer, place))
 
-    async def _serve(self, accepted: socket.socket, peer: str, leave: Callable[[], None]) -> None:
+    async def _serve(self, accepted: socket.socket, peer: str, place: Place) -> None:
         deadline = asyncio.get_running_loop().time() + self._handshake_s
         try:
             async with asyncio.timeout_at(deadline):
                 first = await _peek(accepted)
-            if not first:
+            place.spoke()
+            if place.dropped:
+                ended = _TOO_MANY
+            elif not first:
                 ended = "left without a byte"
             else:
                 ended = await self._engine.serve(
@@ -111,7 +115,7 @@ class Listener:
                         loopback=ipaddress.ip_address(peer.partition("%")[0]).is_loopback,
                         direct_tls=first == _TLS_HANDSHAKE,
                         deadline=deadline,
-                        authenticated=leave,
+                        authenticated=place,
                     )
                 )
         except TimeoutError:
@@ -119,9 +123,15 @@ class Listener:
         except OSError as error:
             ended = type(error).__name__
         finally:
-            leave()
+            place()
             accepted.close()
         _log.info("connection ended", extra={"peer": peer, "how": ended})
+
+
+def _hang_up(accepted: socket.socket) -> None:
+    """End a silent transport: whoever waits for its first byte finds none. The socket stays its task's to close."""
+    with contextlib.suppress(OSError):  # the peer was quicker
+        accepted.shutdown(socket.SHUT_RDWR)
 
 
 async def _peek(accepted: socket.socket) -> bytes:

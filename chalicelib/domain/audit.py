@@ -28,8 +28,6 @@ class AuditName(StrEnum):
     CONNECTION_REFUSED = "connection.refused"
     CONNECTION_SEALED = "connection.sealed"
     CONNECTION_REVOKED = "connection.revoked"
-    CONFIGURATION_ACTIVATED = "configuration.activated"
-    CONFIGURATION_REFUSED = "configuration.refused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

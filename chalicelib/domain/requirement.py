@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias
 
 from chalicelib.domain.errors import ConfigurationInvalid
 
@@ -72,20 +72,3 @@ def parse_requirement(text: str) -> Requirement:
     raise ConfigurationInvalid(
         f"requirement {text!r} is not one of approval:GROUP:COUNT, mask:RULE[,RULE], durable, record:full, bound"
     )
-
-
-def requirement_text(requirement: Requirement) -> str:
-    """Return the text that :func:`parse_requirement` reads back."""
-    match requirement:
-        case Approval():
-            return f"approval:{requirement.group}:{requirement.count}"
-        case MaskWith():
-            return f"mask:{','.join(requirement.masks)}"
-        case Durable():
-            return "durable"
-        case RecordFull():
-            return "record:full"
-        case Bound():
-            return "bound"
-        case _:
-            assert_never(requirement)

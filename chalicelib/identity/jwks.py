@@ -22,11 +22,11 @@ from chalicelib.domain.errors import ConfigurationInvalid, StoreUnavailable
 from chalicelib.identity.compact import Malformed, json_object
 
 CACHE_S: Final = 300.0  # as long as issuers' own Cache-Control commonly says
-UNKNOWN_KID_S: Final = 60.0
-FAILED_S: Final = 10.0
+UNKNOWN_KID_S: Final = 60.0  # a new key works within a minute; tokens with invented ones cost the issuer no more calls
+FAILED_S: Final = 10.0  # an issuer that is down is not asked by every caller, and is found again soon
 TIMEOUT_S: Final = 3.0  # API Gateway's caller waits; an issuer answers in tens of milliseconds
 MAX_BYTES: Final = 256 * 1024  # the largest JWKS in use (a cloud's) is about 60 KB
-MAX_KEYS: Final = 200
+MAX_KEYS: Final = 200  # far above any issuer in use; each costs memory and a parse
 
 FetchJwks: TypeAlias = Callable[[str], Mapping[str, Any]]
 """From the pinned address to its JWK Set as parsed JSON. Raises StoreUnavailable."""

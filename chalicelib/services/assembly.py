@@ -9,27 +9,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.audit import AuditLog
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.identity import VerifiedIdentity
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.domain.store import (
-    Answers,
-    Asks,
-    Chains,
-    Connections,
-    Functions,
-    Keys,
-    Once,
-    Revocations,
-    Secrets,
-    Sessions,
-    Signer,
-    Uses,
-)
+from chalicelib.domain.store import Functions, Keys, Stores
 from chalicelib.identity.issuers import IssuerVerifier
 from chalicelib.identity.jwks import FetchJwks
 from chalicelib.identity.tokens import TokenIssuer, verify_access_token
@@ -44,34 +30,6 @@ from chalicelib.services.post_cards import CardPoster, PostCards
 from chalicelib.services.request import RequestSession
 from chalicelib.services.settle import Settle
 from chalicelib.services.targets import ListTargets
-
-
-class Stores(Protocol):
-    """Every store, by the names that ``chalicelib.store.opened.Stores`` and ``tests.fakes`` give them."""
-
-    @property
-    def chains(self) -> Chains: ...
-    @property
-    def sessions(self) -> Sessions: ...
-    @property
-    def connections(self) -> Connections: ...
-    @property
-    def asks(self) -> Asks: ...
-    @property
-    def answers(self) -> Answers: ...
-    @property
-    def uses(self) -> Uses: ...
-    @property
-    def revocations(self) -> Revocations: ...
-    @property
-    def once(self) -> Once: ...
-    @property
-    def secrets(self) -> Secrets: ...
-    @property
-    def functions(self) -> Functions: ...
-    @property
-    def keys(self) -> Keys: ...
-    def signer(self, purpose: str) -> Signer: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

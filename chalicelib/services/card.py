@@ -40,6 +40,7 @@ Block: TypeAlias = dict[str, Json]
 APPROVE: Final = "approve"
 DENY: Final = "deny"
 MAX_CARD_TEXT: Final = 6_000  # of what will run; about half of what one message holds, the rest says who, where and why
+# Slack's own bounds. Source: docs.slack.dev, reference of the blocks "header" and "section", and "Blocks".
 _MAX_HEADER: Final = 150
 _MAX_SECTION: Final = 3_000
 _MAX_FIELD: Final = 2_000

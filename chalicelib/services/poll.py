@@ -20,8 +20,8 @@ from chalicelib.services.settle import Settle, Take
 from chalicelib.services.standing import Pending, Standing, owned
 
 MAX_WAIT_S: Final = 5  # Slack wants its answer in 3 s: a waiter must never be what a click waits behind for long
-_LOOK_EVERY_S: Final = 0.5
-_RETRY_FROM_S: Final = 2
+_LOOK_EVERY_S: Final = 0.5  # people answer in seconds: ten reads of a row per call, and nobody notices the half second
+_RETRY_FROM_S: Final = 2  # where there was no room to wait: sooner than the longest wait would have ended
 _RETRY_SPREAD_S: Final = 4  # pipelines that were started by one push must not come back in one second
 
 

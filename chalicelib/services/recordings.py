@@ -2,7 +2,8 @@
 
 What is checked: the manifest is the one that the row names and is signed by the record key; each segment is there in
 that very version, hashes to what the manifest says, names the hash of the one before; frames are numbered without holes
-but for the gaps that the manifest admits. What does not hold is a finding; what can be read is read on.
+but for the gaps that the manifest admits. What does not hold is a finding; what can be read is read on: where no
+manifest stands for a recording, as after a broker's death, what the bucket holds of it is shown, and never as verified.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import NotFound, ProofInvalid
 from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
-from chalicelib.domain.recording import FrameKind, Gap, Manifest, Segment
+from chalicelib.domain.recording import FrameKind, Gap, Manifest, Segment, segment_key
 from chalicelib.domain.store import Objects
 from chalicelib.services.reviewed import ReviewedOperation, ReviewedRecording
 
@@ -47,19 +48,11 @@ def read_recording(
     manifest = _manifest(objects, verify, row, findings)
     if manifest is not None and manifest.leaf_hop_sha256 != leaf_hop_sha256:
         findings.append(f"{row.manifest_key} is of another chain than {row.id}")
-    frames: list[Mapping[str, Any]] = []
-    previous = ""
-    for segment in manifest.segments if manifest is not None else ():
-        raw = _segment(objects, segment, findings)
-        if raw is None:
-            previous = segment.sha256_raw
-            continue
-        lines = raw.splitlines()
-        header = _object(lines[0]) if lines else None
-        if header is None or header.get("prev_sha256") != previous or header.get("number") != segment.number:
-            findings.append(f"{segment.key} does not follow the segment before it")
-        previous = segment.sha256_raw
-        frames += [frame for line in lines[1:] if (frame := _object(line)) is not None]
+    if manifest is not None:
+        segments = len(manifest.segments)
+        frames = _sealed_frames(objects, manifest, findings)
+    else:
+        segments, frames = _unsealed_frames(objects, row, findings)
     verified = manifest is not None and not findings
     if manifest is not None:
         _check_numbers(manifest, frames, row, findings)
@@ -70,7 +63,7 @@ def read_recording(
         sealed_at=row.sealed_at,
         exit=row.exit,
         manifest_key=row.manifest_key,
-        segments=len(manifest.segments) if manifest is not None else 0,
+        segments=segments,
         frames=len(frames),
         gaps=manifest.gaps if manifest is not None else (),
         verified=verified and not findings,
@@ -127,20 +120,61 @@ def _manifest(
     return manifest
 
 
+def _sealed_frames(objects: Objects, manifest: Manifest, findings: list[str]) -> list[Mapping[str, Any]]:
+    frames: list[Mapping[str, Any]] = []
+    previous = ""
+    for segment in manifest.segments:
+        raw = _segment(objects, segment, findings)
+        if raw is not None:
+            frames += _frames(segment.key, raw, segment.number, previous, findings)
+        previous = segment.sha256_raw
+    return frames
+
+
+def _unsealed_frames(objects: Objects, row: ConnectionRow, findings: list[str]) -> tuple[int, list[Mapping[str, Any]]]:
+    """Return how many segments the bucket holds of a recording that no manifest vouches for, and their frames.
+
+    Each segment names the hash of the one before, so the links are checked; that the last one is the last, is not.
+    """
+    frames: list[Mapping[str, Any]] = []
+    previous = ""
+    keys = sorted(objects.keys(segment_key(row.session_id, row.id, 0).rpartition("/")[0] + "/"))
+    for number, key in enumerate(keys):
+        try:
+            raw = _unpacked(objects.get(key))
+        except NotFound:
+            continue
+        frames += _frames(key, raw, number, previous, findings)
+        previous = sha256_hex(raw)
+    return len(keys), frames
+
+
+def _frames(key: str, raw: bytes, number: int, previous: str, findings: list[str]) -> list[Mapping[str, Any]]:
+    lines = raw.splitlines()
+    header = _object(lines[0]) if lines else None
+    if header is None or header.get("prev_sha256") != previous or header.get("number") != number:
+        findings.append(f"{key} does not follow the segment before it")
+    return [frame for line in lines[1:] if (frame := _object(line)) is not None]
+
+
 def _segment(objects: Objects, segment: Segment, findings: list[str]) -> bytes | None:
     try:
         stored = objects.get(segment.key, segment.version_id or None)  # the broker may not have learnt the id
     except NotFound:
         findings.append(f"{segment.key} is missing")
         return None
-    unpack = zlib.decompressobj(_GZIP)
-    try:
-        raw = unpack.decompress(stored, MAX_RAW)
-    except zlib.error:
-        raw = b""
+    raw = _unpacked(stored)
     if sha256_hex(stored) != segment.sha256_stored or sha256_hex(raw) != segment.sha256_raw:
         findings.append(f"{segment.key} was changed: it does not hash to what the manifest says")
     return raw
+
+
+def _unpacked(stored: bytes) -> bytes:
+    """Return a segment's lines; nothing where it is no gzip: it then hashes to nothing that anybody wrote. Pure."""
+    try:
+        return zlib.decompressobj(_GZIP).decompress(stored, MAX_RAW)
+    except zlib.error:
+        return b""
 
 
 def _check_numbers(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -42,7 +43,7 @@ from chalicelib.services.identify import Caller
 from chalicelib.services.settle import Settle, Take, request_commitment
 from chalicelib.services.standing import Granted, Pending, Standing, no_access
 
-DEFAULT_DURATION_S: Final = 900
+DEFAULT_DURATION_S: Final = 900  # a deployment step; who needs longer says so, and the approver sees it
 MIN_DURATION_S: Final = 60  # less is over before a person has read the card
 MAX_DURATION_S: Final = 43_200  # what targets.yaml allows at most; a target's own cap is never told to a stranger
 MAX_REASON: Final = 500  # a field on a card: what does not fit there is not a reason but a document
@@ -109,10 +110,9 @@ class RequestSession:
             raise
         if idempotency_key is not None:
             wanted = self._claimed(caller, wanted, idempotency_key, now)
-            try:
+            # No session: the first call died before it made one, and this one makes it, under the ids that it chose.
+            with suppress(NotFound):
                 return self._settle(caller, self._sessions.get(wanted.session_id), Take.AGAIN)
-            except NotFound:
-                pass  # the first call died before it made the session: this one makes it, under the ids it chose
         if isinstance(outcome, Allow):
             return self._open(caller, wanted, outcome, now)
         return self._ask(caller, wanted, outcome, now)

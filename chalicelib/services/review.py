@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from chalicelib.domain.ask import Answer, Approved, Ask, Use, UseKind, fold_approval
 from chalicelib.domain.chain import Hop, chain_to
@@ -20,7 +19,7 @@ from chalicelib.domain.errors import NotFound, ProofInvalid
 from chalicelib.domain.identifiers import SESSION_ID, TXN, AskId, HopId, SessionId, Txn
 from chalicelib.domain.identity import Person
 from chalicelib.domain.session import Session
-from chalicelib.domain.store import Answers, Asks, Chains, Connections, Keys, Objects, Sessions, Uses
+from chalicelib.domain.store import Stores
 from chalicelib.identity.jws import verify_answer, verify_hop, verify_manifest
 from chalicelib.services.recordings import read_recording
 from chalicelib.services.reviewed import (
@@ -33,31 +32,10 @@ from chalicelib.services.reviewed import (
 from chalicelib.services.settle import request_commitment
 
 
-class ReviewStores(Protocol):
-    """What a review reads, by the names that ``chalicelib.store.opened.Stores`` gives them."""
-
-    @property
-    def chains(self) -> Chains: ...
-    @property
-    def sessions(self) -> Sessions: ...
-    @property
-    def connections(self) -> Connections: ...
-    @property
-    def asks(self) -> Asks: ...
-    @property
-    def answers(self) -> Answers: ...
-    @property
-    def uses(self) -> Uses: ...
-    @property
-    def objects(self) -> Objects: ...
-    @property
-    def keys(self) -> Keys: ...
-
-
 class Review:
     """Reviews. ``people`` are the active bundle's, for their names; empty where there is none to read."""
 
-    def __init__(self, *, stores: ReviewStores, people: Sequence[Person], clock: Clock) -> None:
+    def __init__(self, *, stores: Stores, people: Sequence[Person], clock: Clock) -> None:
         self._stores = stores
         self._people = {person.id: person.name for person in people}
         self._aliases = {alias: person.name for person in people for alias in person.aliases}
@@ -243,5 +221,5 @@ class Review:
             findings.append(f"{what} without using {ask.id} once")
 
 
-def _target_hops(stores: ReviewStores, session: ReviewedSession) -> set[str]:
+def _target_hops(stores: Stores, session: ReviewedSession) -> set[str]:
     return {row.target_hop for row in stores.connections.of_session(SessionId(session.id))}

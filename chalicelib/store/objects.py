@@ -33,7 +33,7 @@ _AGAIN: Final = _CONFLICT | {"SlowDown", "RequestTimeout"}  # and every 5xx
 _TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
 _MAX_OBJECT: Final = 64 * 1024 * 1024  # a segment is at most 8 MiB; a reader never takes more into memory than this
-_MAX_KEYS: Final = 100_000
+_MAX_KEYS: Final = 100_000  # a day's segments of a busy connection; a listing past it is asked for by a narrower prefix
 
 
 class S3Objects:

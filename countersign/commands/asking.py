@@ -84,7 +84,7 @@ def ask_and_wait(invocation: Invocation, sessions: Sessions) -> Granted:
     return granted_session(
         sessions,
         state,
-        options.target or options.session,
+        options.target or "session",
         most_s=most_s,
         output=invocation.output,
         clock=invocation.clock,

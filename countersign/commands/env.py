@@ -27,7 +27,12 @@ from countersign.waiting import usable
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_asking(parser)
-    parser.add_argument("--format", choices=("shell", "dotenv", "github"), default="shell", help="who will read them (default: a shell, with eval)")
+    parser.add_argument(
+        "--format",
+        choices=("shell", "dotenv", "github"),
+        default="shell",
+        help="who will read them (default: a shell, with eval)",
+    )
     parser.add_argument(
         "--ca-file", default="", metavar="PATH", help="where to put the broker's authority (a new file)"
     )

@@ -7,7 +7,7 @@ import argparse
 from countersign.commands.asking import Invocation, add_asking, ask, most_wait_s
 from countersign.failures import Exit
 from countersign.output import Output
-from countersign.printable import safe_line
+from countersign.printable import moment, safe_line
 from countersign.sessions import Granted, Pending, Sessions, State, still_pending
 from countersign.waiting import granted_session
 
@@ -24,7 +24,7 @@ def request(invocation: Invocation) -> int:
     most_s = most_wait_s(options)
     state = ask(sessions, options)
     if most_s:
-        name = options.target or options.session
+        name = options.target or "session"
         state = granted_session(sessions, state, name, most_s=most_s, output=invocation.output, clock=invocation.clock)
     return show(state, invocation.output)
 
@@ -34,7 +34,9 @@ def show(state: State, output: Output) -> int:
     match state:
         case Granted():
             output.result(dict(state.told))
-            output.line(f"{output.paint('granted', 'green')}  {state.session_id}  until {safe_line(state.expires_at)}")
+            output.line(
+                f"{output.paint('granted', 'green')}  {state.session_id}  until {safe_line(moment(state.expires_at))}"
+            )
             output.line(f"chain    {safe_line(state.txn)}")
             if state.connect is not None:
                 connect = state.connect
@@ -48,7 +50,9 @@ def show(state: State, output: Output) -> int:
             told = {"session_id": state.session_id, "status": "pending", "poll": state.poll}
             approval = {"id": state.ask_id, "needs": list(state.needs), "expires_at": state.expires_at}
             output.result({**told, "approval": approval})
-            output.line(f"{output.paint('pending', 'yellow')}  {state.session_id}  until {safe_line(state.expires_at)}")
+            output.line(
+                f"{output.paint('pending', 'yellow')}  {state.session_id}  until {safe_line(moment(state.expires_at))}"
+            )
             for need in state.needs:
                 output.line(f"needs    {safe_line(need)}")
             output.line(safe_line(failure.hint))

@@ -64,22 +64,11 @@ def _read(subject: str, environment: Mapping[str, str], output: Output) -> Acces
 def _people(stores: Stores, output: Output) -> Sequence[Person]:
     """Return the people that the active bundle knows: only for their names, so a bundle that cannot be read is said and
     the review goes on with their ids."""
-    from functools import partial
-
-    from chalicelib.config.active import ActiveBundle
-    from chalicelib.identity.jws import verify_activation
-    from chalicelib.policy.engine import compile_policy
+    from chalicelib.services.active_bundle import active_bundle
     from chalicelib.settings import SystemClock
 
-    bundles = ActiveBundle(
-        activations=stores.activations,
-        objects=stores.objects,
-        verify=partial(verify_activation, keys=stores.keys),
-        compile_policy=compile_policy,
-        clock=SystemClock(),
-    )
     try:
-        return bundles.current().people
+        return active_bundle(stores, SystemClock()).current().people
     except AccessError as error:
         output.say(f"people are shown by their ids: the active configuration cannot be read ({error.public})")
         return ()

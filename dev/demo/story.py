@@ -264,17 +264,7 @@ class Story:
     def _review(self) -> None:
         self._screen.step(8, "The access review: who initiated it, what was done, was each step approved and recorded")
         self._screen.typed(f"countersign review --txn {self._txn}")
-        aws = self._ready["aws"]
-        environment = child_environment(
-            {
-                **aws["auditor"],
-                "AWS_ENDPOINT_URL": aws["endpoint"],
-                "AWS_DEFAULT_REGION": aws["region"],
-                "COUNTERSIGN_PREFIX": aws["prefix"],
-                "COUNTERSIGN_BUCKET": aws["bucket"],
-                "COUNTERSIGN_API": self._ready["api"],
-            }
-        )
+        environment = child_environment(self._ready["aws"]["auditor"])
         done = subprocess.run(
             [sys.executable, "-m", "countersign", "review", "--txn", self._txn],
             env=environment,

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -62,7 +63,7 @@ class FaultProxy:
             if self.mode is Network.REFUSES:
                 client.close()
                 continue
-            background("fault proxy connection", lambda client=client: self._relay(client))
+            background("fault proxy connection", partial(self._relay, client))
 
     def _relay(self, client: socket.socket) -> None:
         to = urlsplit(self.upstream)
@@ -86,12 +87,17 @@ class FaultProxy:
                     break
                 if self.mode is Network.SLOW and delayed:
                     self._stopped.wait(self.delay_s)
-                while self.mode is Network.SILENT and not self._stopped.wait(LOOK_S):
-                    pass
-                if self.mode is Network.REFUSES:
-                    break
+                self._black_hole()
                 sink.sendall(piece)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _black_hole(self) -> None:
+        """Wait while nothing is answered. What it swallowed is lost: raises ConnectionResetError afterwards."""
+        was_silent = False
+        while self.mode is Network.SILENT and not self._stopped.wait(LOOK_S):
+            was_silent = True
+        if was_silent:
+            raise ConnectionResetError

@@ -17,22 +17,7 @@ from boto3.session import Session
 
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import AccessError, refusal
-from chalicelib.domain.store import (
-    Activations,
-    Answers,
-    Asks,
-    Chains,
-    Connections,
-    Functions,
-    Keys,
-    Objects,
-    Once,
-    Revocations,
-    Secrets,
-    Sessions,
-    Signer,
-    Uses,
-)
+from chalicelib.domain.store import Stores
 from chalicelib.settings import StoreSettings
 from chalicelib.store.opened import open_stores
 from dev.emulator import Emulator
@@ -45,50 +30,18 @@ LOCK_DAYS: Final = 1
 Function: TypeAlias = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
 
-class AnyStores(Protocol):
-    """What memory and AWS have in common: the names under which composition roots know them."""
-
-    @property
-    def chains(self) -> Chains: ...
-    @property
-    def sessions(self) -> Sessions: ...
-    @property
-    def connections(self) -> Connections: ...
-    @property
-    def asks(self) -> Asks: ...
-    @property
-    def answers(self) -> Answers: ...
-    @property
-    def uses(self) -> Uses: ...
-    @property
-    def revocations(self) -> Revocations: ...
-    @property
-    def once(self) -> Once: ...
-    @property
-    def activations(self) -> Activations: ...
-    @property
-    def objects(self) -> Objects: ...
-    @property
-    def secrets(self) -> Secrets: ...
-    @property
-    def functions(self) -> Functions: ...
-    @property
-    def keys(self) -> Keys: ...
-    def signer(self, purpose: str) -> Signer: ...
-
-
 class Backend(Protocol):
     """One place to keep state, and the means to prepare it that no product code has."""
 
     name: str
 
     def environment(self) -> Mapping[str, str]: ...
-    def empty(self) -> AnyStores:
+    def empty(self) -> Stores:
         """Return stores with nothing in them."""
         ...
 
-    def put_secret(self, stores: AnyStores, name: str, value: str) -> None: ...
-    def put_function(self, stores: AnyStores, name: str, function: Function) -> None: ...
+    def put_secret(self, stores: Stores, name: str, value: str) -> None: ...
+    def put_function(self, stores: Stores, name: str, function: Function) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -98,14 +51,14 @@ class MemoryBackend:
     def environment(self) -> Mapping[str, str]:
         return {}
 
-    def empty(self) -> AnyStores:
+    def empty(self) -> Stores:
         return MemoryStores()
 
-    def put_secret(self, stores: AnyStores, name: str, value: str) -> None:
+    def put_secret(self, stores: Stores, name: str, value: str) -> None:
         assert isinstance(stores, MemoryStores)
         stores.secrets.rows[name] = value
 
-    def put_function(self, stores: AnyStores, name: str, function: Function) -> None:
+    def put_function(self, stores: Stores, name: str, function: Function) -> None:
         assert isinstance(stores, MemoryStores)
         stores.functions.register(name, function)
 
@@ -124,15 +77,15 @@ class EmulatorBackend:
     def environment(self) -> Mapping[str, str]:
         return {**self._emulator.environment(REGION), "AWS_ENDPOINT_URL_LAMBDA": self._lambda.url}
 
-    def empty(self) -> AnyStores:
+    def empty(self) -> Stores:
         settings = new_settings()
         provision(settings)
         return open_stores(settings, function_prefix="countersign-")
 
-    def put_secret(self, stores: AnyStores, name: str, value: str) -> None:
+    def put_secret(self, stores: Stores, name: str, value: str) -> None:
         Session().client("secretsmanager", region_name=REGION).create_secret(Name=name, SecretString=value)
 
-    def put_function(self, stores: AnyStores, name: str, function: Function) -> None:
+    def put_function(self, stores: Stores, name: str, function: Function) -> None:
         self._lambda.functions[f"countersign-{name}"] = function
 
     def stop(self) -> None:

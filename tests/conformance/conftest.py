@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from chalicelib.domain.store import Stores
 from dev.emulator import start_ministack, start_moto
-from tests.conformance.backends import AnyStores, Backend, EmulatorBackend, MemoryBackend
+from tests.conformance.backends import Backend, EmulatorBackend, MemoryBackend
 
 
 @pytest.fixture(
@@ -39,19 +40,19 @@ def backend(running: Backend, monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 
 @pytest.fixture(scope="session")
-def kept(running: Backend) -> list[AnyStores]:
+def kept(running: Backend) -> list[Stores]:
     """Holds the one deployment that tests share which make their own ids."""
     return []
 
 
 @pytest.fixture
-def stores(backend: Backend, kept: list[AnyStores]) -> AnyStores:
+def stores(backend: Backend, kept: list[Stores]) -> Stores:
     if not kept:
         kept.append(backend.empty())
     return kept[0]
 
 
 @pytest.fixture
-def empty(backend: Backend) -> AnyStores:
+def empty(backend: Backend) -> Stores:
     """A deployment of the test's own, for what counts from nothing."""
     return backend.empty()

@@ -21,9 +21,9 @@ from chalicelib.domain.errors import (
 )
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.domain.store import ObjectVersion
+from chalicelib.domain.store import ObjectVersion, Stores
 from chalicelib.identity.jws import sign_sha256, verify_sha256
-from tests.conformance.backends import AnyStores, Backend
+from tests.conformance.backends import Backend
 from tests.conformance.racing import RACERS, race
 from tests.fakes import samples
 from tests.fakes.clock import START
@@ -31,14 +31,14 @@ from tests.fakes.clock import START
 SHA = "ab" * 32
 
 
-def test_nothing_is_revoked_at_first(empty: AnyStores) -> None:
+def test_nothing_is_revoked_at_first(empty: Stores) -> None:
     """Epoch 0 is what a broker starts from in a new deployment."""
     assert empty.revocations.epoch() == 0
     assert empty.revocations.any_of(frozenset({"txn:1", "session:2"})) is None
     assert list(empty.revocations.since(0)) == []
 
 
-def test_revocations_are_found_and_fed_in_order(empty: AnyStores) -> None:
+def test_revocations_are_found_and_fed_in_order(empty: Stores) -> None:
     """Brokers learn of them from the feed, admissions from the keys."""
     keys = [f"txn:{n}" for n in range(5)]
     made = [empty.revocations.revoke(key, by="ada", why="leaked", at=START) for key in keys]
@@ -52,14 +52,14 @@ def test_revocations_are_found_and_fed_in_order(empty: AnyStores) -> None:
     assert empty.revocations.any_of(frozenset()) is None
 
 
-def test_revoking_twice_returns_the_first(empty: AnyStores) -> None:
+def test_revoking_twice_returns_the_first(empty: Stores) -> None:
     """A second row would take a number that says something new happened."""
     first = empty.revocations.revoke("txn:1", by="ada", why="leaked", at=START)
     assert empty.revocations.revoke("txn:1", by="ben", why="again", at=START + timedelta(hours=1)) == first
     assert empty.revocations.epoch() == 1
 
 
-def test_the_names_of_the_feed_are_not_keys(empty: AnyStores) -> None:
+def test_the_names_of_the_feed_are_not_keys(empty: Stores) -> None:
     """A revoked key that reads like one of the table's own rows must not be taken for it."""
     for key in ("epoch", "feed#1", "key#x"):
         empty.revocations.revoke(key, by="ada", why="odd", at=START)
@@ -68,7 +68,7 @@ def test_the_names_of_the_feed_are_not_keys(empty: AnyStores) -> None:
     assert [row.key for row in empty.revocations.since(0)] == ["epoch", "feed#1", "key#x"]
 
 
-def test_concurrent_revocations_are_numbered_without_holes(empty: AnyStores) -> None:
+def test_concurrent_revocations_are_numbered_without_holes(empty: Stores) -> None:
     """A number taken twice, or skipped, would be a revocation that a broker never reads."""
     results = race(lambda n: empty.revocations.revoke(f"txn:{n // 2}", by=f"p{n}", why="race", at=START))
     assert all(isinstance(result, Revocation) for result in results), results
@@ -79,7 +79,7 @@ def test_concurrent_revocations_are_numbered_without_holes(empty: AnyStores) -> 
         assert results[n] == results[n + 1]
 
 
-def test_activations_follow_each_other(empty: AnyStores) -> None:
+def test_activations_follow_each_other(empty: Stores) -> None:
     """A serial that repeats, skips or does not name what it replaces would let an old bundle come back."""
     with pytest.raises(NotFound):
         empty.activations.latest()
@@ -96,7 +96,7 @@ def test_activations_follow_each_other(empty: AnyStores) -> None:
     assert empty.activations.latest() == second
 
 
-def test_one_of_many_activations_wins(empty: AnyStores) -> None:
+def test_one_of_many_activations_wins(empty: Stores) -> None:
     """Two people push at once: one of them has to look again."""
     results = race(
         lambda n: empty.activations.put(
@@ -109,7 +109,7 @@ def test_one_of_many_activations_wins(empty: AnyStores) -> None:
     assert empty.activations.latest().author == f"p{won[0]}"
 
 
-def test_activations_pass_ten_in_order(empty: AnyStores) -> None:
+def test_activations_pass_ten_in_order(empty: Stores) -> None:
     """As text, serial 9 sorts after serial 10."""
     previous = ""
     for serial in range(1, 12):
@@ -118,7 +118,7 @@ def test_activations_pass_ten_in_order(empty: AnyStores) -> None:
     assert empty.activations.latest().serial == 11
 
 
-def test_an_object_is_put_once(empty: AnyStores) -> None:
+def test_an_object_is_put_once(empty: Stores) -> None:
     """A second put would replace a recording, under the same name."""
     first = empty.objects.put_new("rec/v1/a/1", b"one", content_type="application/gzip")
     for body in (b"two", b"one"):
@@ -130,7 +130,7 @@ def test_an_object_is_put_once(empty: AnyStores) -> None:
         empty.objects.get("rec/v1/a/2")
 
 
-def test_one_of_many_puts_wins_and_fences_the_others(empty: AnyStores) -> None:
+def test_one_of_many_puts_wins_and_fences_the_others(empty: Stores) -> None:
     """The sweeper's tombstone and a live broker's segment meet here."""
     results = race(lambda n: empty.objects.put_new("rec/v1/a/1", f"by {n}".encode(), content_type="text/plain"))
     won = [n for n, result in enumerate(results) if isinstance(result, ObjectVersion)]
@@ -139,7 +139,7 @@ def test_one_of_many_puts_wins_and_fences_the_others(empty: AnyStores) -> None:
     assert empty.objects.get("rec/v1/a/1") == f"by {won[0]}".encode()
 
 
-def test_objects_are_listed_by_prefix(empty: AnyStores) -> None:
+def test_objects_are_listed_by_prefix(empty: Stores) -> None:
     """A review reads what a listing names; one key left out is a segment that nobody looks at."""
     for key in ("rec/v1/b/2", "rec/v1/b/1", "rec/v1/bb/1", "other"):
         empty.objects.put_new(key, b"", content_type="text/plain")
@@ -147,7 +147,7 @@ def test_objects_are_listed_by_prefix(empty: AnyStores) -> None:
     assert list(empty.objects.keys("none/")) == []
 
 
-def test_a_secret_is_read_by_name(backend: Backend, stores: AnyStores) -> None:
+def test_a_secret_is_read_by_name(backend: Backend, stores: Stores) -> None:
     """A reference that names nothing is told from an outage: the first is a mistake in the bundle."""
     backend.put_secret(stores, "orders-prod/app", "hunter2-ö")
     assert stores.secrets.get("orders-prod/app").expose() == "hunter2-ö"
@@ -155,7 +155,7 @@ def test_a_secret_is_read_by_name(backend: Backend, stores: AnyStores) -> None:
         stores.secrets.get("orders-prod/nobody")
 
 
-def test_a_signature_verifies_under_its_own_purpose_alone(stores: AnyStores) -> None:
+def test_a_signature_verifies_under_its_own_purpose_alone(stores: Stores) -> None:
     """Each role has one key: what one of them signs must not pass for another's."""
     for purpose in KeyPurpose:
         signature = sign_sha256(stores.signer(purpose.value), "test+jws", SHA)
@@ -165,7 +165,7 @@ def test_a_signature_verifies_under_its_own_purpose_alone(stores: AnyStores) -> 
                 verify_sha256(stores.keys, other, "test+jws", signature, SHA)
 
 
-def test_what_kms_cannot_sign_is_refused_before_it_is_asked(stores: AnyStores) -> None:
+def test_what_kms_cannot_sign_is_refused_before_it_is_asked(stores: Stores) -> None:
     """KMS takes 4,096 bytes; a signer that hashed first would sign what no policy of the key can see."""
     signer = stores.signer("token")
     with pytest.raises(ValueError, match="4096"):
@@ -173,7 +173,7 @@ def test_what_kms_cannot_sign_is_refused_before_it_is_asked(stores: AnyStores) -
     assert signer.sign("test+jws", b"x" * 2900).count(".") == 2
 
 
-def test_a_function_answers_refuses_or_crashes(backend: Backend, stores: AnyStores) -> None:
+def test_a_function_answers_refuses_or_crashes(backend: Backend, stores: Stores) -> None:
     """A refusal keeps its code across the call; a crash is never a success and says nothing of itself."""
 
     def decide(payload: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -198,7 +198,7 @@ def test_a_function_answers_refuses_or_crashes(backend: Backend, stores: AnyStor
         stores.functions.invoke("absent", {})
 
 
-def test_a_large_document_survives(stores: AnyStores) -> None:
+def test_a_large_document_survives(stores: Stores) -> None:
     """An ask carries the text that will run: 64 KiB of it, with whatever characters it has."""
     ask = samples.ask()
     text = "SELECT 'ö\x00\u2028' -- " + hashlib.sha256(b"x").hexdigest() * 1000

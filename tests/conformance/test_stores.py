@@ -15,8 +15,8 @@ from chalicelib.domain.errors import AlreadyDecided, AlreadyExists, AlreadyUsed,
 from chalicelib.domain.identifiers import AskId, ConnectionId, SessionId, new_ask_id, new_txn
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Session, SessionStatus
+from chalicelib.domain.store import Stores
 from chalicelib.domain.verifier import verifier_of
-from tests.conformance.backends import AnyStores
 from tests.conformance.racing import RACERS, race
 from tests.fakes import samples
 from tests.fakes.clock import START
@@ -25,13 +25,13 @@ LATER = START + timedelta(minutes=2)
 UNKNOWN_SESSION = SessionId("ses_" + "0" * 26)
 
 
-def granted(stores: AnyStores) -> Session:
+def granted(stores: Stores) -> Session:
     session = samples.session()
     stores.sessions.create(session)
     return stores.sessions.grant(session.id, samples.grant(session))
 
 
-def test_a_chain_reads_back_exactly_as_it_was_signed(stores: AnyStores) -> None:
+def test_a_chain_reads_back_exactly_as_it_was_signed(stores: Stores) -> None:
     """A byte lost on the way would break every hash and signature after it."""
     root = dataclasses.replace(samples.origin(), signature="a.b.c")
     leaf = samples.target_hop(root)
@@ -43,7 +43,7 @@ def test_a_chain_reads_back_exactly_as_it_was_signed(stores: AnyStores) -> None:
     assert found[leaf.id].sha256() == leaf.sha256()
 
 
-def test_a_hop_is_never_replaced(stores: AnyStores) -> None:
+def test_a_hop_is_never_replaced(stores: Stores) -> None:
     """A second put would rewrite who did something."""
     hop = samples.origin()
     stores.chains.put(hop)
@@ -52,12 +52,12 @@ def test_a_hop_is_never_replaced(stores: AnyStores) -> None:
     assert stores.chains.hops(hop.txn)[hop.id].accountable == hop.accountable
 
 
-def test_an_unknown_chain_is_empty(stores: AnyStores) -> None:
+def test_an_unknown_chain_is_empty(stores: Stores) -> None:
     """The caller tells ProofInvalid from an outage by this."""
     assert stores.chains.hops(new_txn(START)) == {}
 
 
-def test_a_session_reads_back_and_is_created_once(stores: AnyStores) -> None:
+def test_a_session_reads_back_and_is_created_once(stores: Stores) -> None:
     """An id taken twice would give one caller another's session."""
     session = samples.session()
     stores.sessions.create(session)
@@ -69,7 +69,7 @@ def test_a_session_reads_back_and_is_created_once(stores: AnyStores) -> None:
         stores.sessions.get(UNKNOWN_SESSION)
 
 
-def test_only_a_pending_session_is_granted(stores: AnyStores) -> None:
+def test_only_a_pending_session_is_granted(stores: Stores) -> None:
     """A grant on a closed session would open it again."""
     session = samples.session()
     stores.sessions.create(session)
@@ -86,7 +86,7 @@ def test_only_a_pending_session_is_granted(stores: AnyStores) -> None:
         stores.sessions.grant(UNKNOWN_SESSION, grant)
 
 
-def test_a_secret_is_replaced_and_only_on_a_granted_session(stores: AnyStores) -> None:
+def test_a_secret_is_replaced_and_only_on_a_granted_session(stores: Stores) -> None:
     """A verifier on a pending or closed session would be a login before or after its time."""
     pending = samples.session()
     stores.sessions.create(pending)
@@ -105,7 +105,7 @@ def test_a_secret_is_replaced_and_only_on_a_granted_session(stores: AnyStores) -
         stores.sessions.rekey(session.id, first, only_first=False)
 
 
-def test_a_session_closes_once(stores: AnyStores) -> None:
+def test_a_session_closes_once(stores: Stores) -> None:
     """The first reason is the true one; closing again must be harmless, since both planes may try."""
     session = granted(stores)
     closed = stores.sessions.close(session.id, "revoked", LATER)
@@ -116,7 +116,7 @@ def test_a_session_closes_once(stores: AnyStores) -> None:
         stores.sessions.close(UNKNOWN_SESSION, "x", LATER)
 
 
-def test_one_of_many_grants_wins(stores: AnyStores) -> None:
+def test_one_of_many_grants_wins(stores: Stores) -> None:
     """Two grants for one session would be two permissions, of which records name one."""
     session = samples.session()
     stores.sessions.create(session)
@@ -128,7 +128,7 @@ def test_one_of_many_grants_wins(stores: AnyStores) -> None:
     assert stores.sessions.get(session.id).grant == grants[won[0]]
 
 
-def test_a_close_wins_over_what_races_with_it(stores: AnyStores) -> None:
+def test_a_close_wins_over_what_races_with_it(stores: Stores) -> None:
     """A grant or a new secret that lands on a close must not undo it."""
     session = samples.session()
     stores.sessions.create(session)
@@ -152,7 +152,7 @@ def test_a_close_wins_over_what_races_with_it(stores: AnyStores) -> None:
     assert (after.grant is not None) is was_granted
 
 
-def test_the_sessions_of_a_chain_are_found_oldest_first(stores: AnyStores) -> None:
+def test_the_sessions_of_a_chain_are_found_oldest_first(stores: Stores) -> None:
     """A review that missed one would be a review of something else."""
     leaf = samples.origin()
     made = sorted((samples.session(leaf) for _ in range(3)), key=lambda session: session.id)
@@ -162,7 +162,7 @@ def test_the_sessions_of_a_chain_are_found_oldest_first(stores: AnyStores) -> No
     assert list(stores.sessions.of_txn(leaf.txn)) == made
 
 
-def test_a_connection_is_put_once_and_sealed_once(stores: AnyStores) -> None:
+def test_a_connection_is_put_once_and_sealed_once(stores: Stores) -> None:
     """A second seal would put another recording in the place of the first."""
     row = samples.connection_row()
     stores.connections.put(row)
@@ -178,7 +178,7 @@ def test_a_connection_is_put_once_and_sealed_once(stores: AnyStores) -> None:
     assert stores.connections.get(row.session_id, row.id) == sealed
 
 
-def test_one_of_many_seals_wins(stores: AnyStores) -> None:
+def test_one_of_many_seals_wins(stores: Stores) -> None:
     """The broker and the sweeper may both try to seal."""
     row = samples.connection_row()
     stores.connections.put(row)
@@ -192,7 +192,7 @@ def test_one_of_many_seals_wins(stores: AnyStores) -> None:
     assert stores.connections.get(row.session_id, row.id).manifest_key == f"k{won[0]}"
 
 
-def test_the_connections_of_a_session_and_of_no_other(stores: AnyStores) -> None:
+def test_the_connections_of_a_session_and_of_no_other(stores: Stores) -> None:
     """The cap on connections counts these."""
     first = samples.connection_row()
     second = samples.connection_row(first.session_id)
@@ -202,7 +202,7 @@ def test_the_connections_of_a_session_and_of_no_other(stores: AnyStores) -> None
     assert list(stores.connections.of_session(first.session_id)) == expected
 
 
-def test_an_ask_is_put_once_and_keeps_its_digest(stores: AnyStores) -> None:
+def test_an_ask_is_put_once_and_keeps_its_digest(stores: Stores) -> None:
     """Answers name the digest: a question that came back changed would not be the one that was asked."""
     ask = samples.ask()
     stores.asks.put(ask)
@@ -215,7 +215,7 @@ def test_an_ask_is_put_once_and_keeps_its_digest(stores: AnyStores) -> None:
         stores.asks.get(AskId("ask_0"))
 
 
-def test_recent_asks_are_found_in_order(empty: AnyStores) -> None:
+def test_recent_asks_are_found_in_order(empty: Stores) -> None:
     """The reconciler posts a card for each that has none; one left out would wait for nobody."""
     asks = [dataclasses.replace(samples.ask(), created_at=START + timedelta(seconds=n)) for n in range(4)]
     for ask in reversed(asks):
@@ -225,7 +225,7 @@ def test_recent_asks_are_found_in_order(empty: AnyStores) -> None:
     assert list(empty.asks.since(START + timedelta(days=1))) == []
 
 
-def test_a_person_answers_once(stores: AnyStores) -> None:
+def test_a_person_answers_once(stores: Stores) -> None:
     """The first answer stands: a refusal cannot be talked out of somebody afterwards."""
     ask = samples.ask()
     first = samples.answer(ask, samples.ADA)
@@ -240,7 +240,7 @@ def test_a_person_answers_once(stores: AnyStores) -> None:
     assert list(stores.answers.of_ask(new_ask_id(START))) == []
 
 
-def test_one_of_many_answers_of_one_person_wins(stores: AnyStores) -> None:
+def test_one_of_many_answers_of_one_person_wins(stores: Stores) -> None:
     """Two clicks at once, one yes and one no, are one answer."""
     ask = samples.ask()
     results = race(
@@ -251,7 +251,7 @@ def test_one_of_many_answers_of_one_person_wins(stores: AnyStores) -> None:
     assert len(stores.answers.of_ask(ask.id)) == 1
 
 
-def test_a_withdrawal_and_a_use_take_the_same_slot(stores: AnyStores) -> None:
+def test_a_withdrawal_and_a_use_take_the_same_slot(stores: Stores) -> None:
     """What was withdrawn must not run, and what ran cannot be withdrawn."""
     ask_id = new_ask_id(START)
     results = race(
@@ -266,7 +266,7 @@ def test_a_withdrawal_and_a_use_take_the_same_slot(stores: AnyStores) -> None:
     assert len(stores.uses.of_ask(ask_id)) == 1
 
 
-def test_uses_read_back(stores: AnyStores) -> None:
+def test_uses_read_back(stores: Stores) -> None:
     """An approval for several runs has a slot for each."""
     ask_id = new_ask_id(START)
     first = samples.use(ask_id)
@@ -276,7 +276,7 @@ def test_uses_read_back(stores: AnyStores) -> None:
     assert list(stores.uses.of_ask(ask_id)) == [first, second]
 
 
-def test_a_claim_is_won_by_exactly_one(stores: AnyStores) -> None:
+def test_a_claim_is_won_by_exactly_one(stores: Stores) -> None:
     """A token that two requests carry at once must be good for one of them."""
     value = new_txn(START)
     results = race(lambda number: stores.once.claim("token", value, f"p{number}", expires_at=LATER, now=START))
@@ -285,7 +285,7 @@ def test_a_claim_is_won_by_exactly_one(stores: AnyStores) -> None:
     assert {result for result in results if result is not None} == {f"p{won[0]}"}
 
 
-def test_a_claim_lasts_until_it_expires_and_no_longer(stores: AnyStores) -> None:
+def test_a_claim_lasts_until_it_expires_and_no_longer(stores: Stores) -> None:
     """Tables remove expired rows days late, so the time itself must decide."""
     value = new_txn(START)
     assert stores.once.claim("token", value, "a", expires_at=LATER, now=START) is None
@@ -297,7 +297,7 @@ def test_a_claim_lasts_until_it_expires_and_no_longer(stores: AnyStores) -> None
     assert stores.once.held("token", value, now=LATER) == "c"
 
 
-def test_claims_of_different_kinds_do_not_meet(stores: AnyStores) -> None:
+def test_claims_of_different_kinds_do_not_meet(stores: Stores) -> None:
     """An Idempotency-Key must not be able to use up a token's id."""
     value = new_txn(START)
     assert stores.once.claim("token", value, "a", expires_at=LATER, now=START) is None

@@ -26,9 +26,9 @@ from broker.engines.postgres.session import Languages, PostgresEngine
 from broker.listeners.limits import Strangers
 from broker.listeners.tcp import Listener, bind
 from broker.listeners.tls import postgres_tls
-from broker.settings import SystemClock
 from broker.tasks import Tasks
 from chalicelib.domain.target import Principal, Protocol, Target
+from chalicelib.settings import SystemClock
 from dev.postgres_binaries import find_postgres
 from dev.postgres_server import PostgresServer, make_orders
 from dev.settings import child_environment, server_account

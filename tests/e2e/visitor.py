@@ -11,7 +11,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,9 +59,7 @@ class Visitor:
         """``POST /v1/sessions``."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         sent = {"target": ORDERS, "reason": reason} | body
-        return call(
-            f"{self.stack.ready['api']}/v1/sessions", sent, headers | ({"Idempotency-Key": key} if key else {})
-        )
+        return call(f"{self.stack.ready['api']}/v1/sessions", sent, headers | ({"Idempotency-Key": key} if key else {}))
 
     def session(self) -> dict[str, Any]:
         """Ask for a session, have it approved by Alice, and return the answer with ``connect``."""
@@ -116,8 +114,8 @@ class SlackCard:
         return next(one for one in found if one["ts"] == self.ts)
 
 
-def card_with(stack: Stack, mark: str) -> SlackCard:
-    """Wait for the open card that shows ``mark``."""
+def card_with(stack: Stack, mark: str, *, besides: Sequence[str] = ()) -> SlackCard:
+    """Wait for the open card that shows ``mark`` and is none of ``besides``: a decided card is open for a moment."""
 
     def look() -> SlackCard | None:
         messages: list[dict[str, Any]] = call(stack.ready["slack"]["messages"])[1]
@@ -125,7 +123,7 @@ def card_with(stack: Stack, mark: str) -> SlackCard:
             (
                 SlackCard(stack=stack, message=one)
                 for one in messages
-                if one["state"] == "open" and mark in json.dumps(one["blocks"])
+                if one["state"] == "open" and one["ts"] not in besides and mark in json.dumps(one["blocks"])
             ),
             None,
         )
@@ -220,4 +218,3 @@ def another_broker(stack: Stack, name: str, **changed: str) -> Iterator[OneBroke
         yield OneBroker(child=child, port=port)
     finally:
         child.stop()
-

@@ -90,12 +90,12 @@ def test_status(api: ApiServer, grant_after: int | None, code: int, word: str) -
     assert (ended, word in out) == (code, True)
 
 
-def test_status_takes_no_secret(api: ApiServer) -> None:
+def test_status_takes_no_secret(api: ApiServer, tmp_path: Path) -> None:
     """The secret is given out once: looking must not take it from the job that waits for it."""
     api.grant_after = 1
     run(api, "request", "orders-prod")
     assert [run(api, "status", SESSION)[0] for _ in range(2)] == [75, 0], "the second look finds it granted"
-    told = json.loads(run(api, "env", "--session", SESSION, "--json")[1])
+    told = json.loads(run(api, "env", "--session", SESSION, "--json", RUNNER_TEMP=str(tmp_path))[1])
     assert told["env"]["PGPASSWORD"] == SECRET
 
 
@@ -225,3 +225,30 @@ def test_a_review_says_what_it_needs() -> None:
 def test_a_review_is_of_one_thing(arguments: list[str]) -> None:
     """Two subjects would make one verdict stand for both."""
     assert main(arguments, {}, out=io.StringIO(), err=io.StringIO()) == 64
+
+
+def test_an_option_for_all_commands_stands_before_or_after_the_command(api: ApiServer) -> None:
+    """People write it in either place; one that is lost without a word would send the call elsewhere."""
+    before = run(api, "--json", "--api", api.url, "targets", COUNTERSIGN_API="http://127.0.0.1:1")
+    after = run(api, "targets", "--json", "--api", api.url, COUNTERSIGN_API="http://127.0.0.1:1")
+    assert (before[0], json.loads(before[1])) == (0, json.loads(after[1]))
+
+
+def test_a_wrong_call_says_where_the_help_is() -> None:
+    """A bare `countersign` is how most people begin."""
+    err = io.StringIO()
+    assert main([], {}, out=io.StringIO(), err=err) == 64
+    assert "`countersign --help`" in err.getvalue()
+    assert "\n\n" not in err.getvalue()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first thing that a report of a fault asks for."""
+    assert main(["--version"], {}) == 0
+    assert capsys.readouterr().out.startswith("countersign 0.")
+
+
+def test_a_wrong_option_of_the_local_stack_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
+    """One exit code for usage, whichever command it is."""
+    assert main(["dev", "--no-such"], {}) == 64
+    assert "--no-such" in capsys.readouterr().err

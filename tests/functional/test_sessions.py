@@ -549,6 +549,14 @@ def test_a_store_that_cannot_be_reached_refuses(plane: ControlPlane, store: str)
     assert not plane.stores.sessions.rows
 
 
+def test_a_field_that_is_there_twice(plane: ControlPlane) -> None:
+    """Readers differ in which of two they believe: a filter in front of us must see the target that we see."""
+    before = plane.snapshot()
+    answer = _post(plane, plane.token(), b'{"target":"orders-dev","reason":"x","target":"orders-prod"}')
+    refused(answer, 400, "bad_request")
+    assert plane.snapshot()["sessions"] == before["sessions"]
+
+
 def test_a_bug_of_ours_tells_the_client_nothing(plane: ControlPlane) -> None:
     """A stack trace names hosts, versions and values; the client gets a word and an id for the operators."""
 

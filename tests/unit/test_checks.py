@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,29 +54,47 @@ def docs(tree: Path) -> subprocess.CompletedProcess[str]:
     return run(tree, sys.executable, ".ci/docs.py")
 
 
-def test_a_planted_import_fails(tree: Path) -> None:
-    """The store stays behind its protocols: a service that opens it itself is found."""
-    file = tree / "chalicelib/services/__init__.py"
-    before = planted(file, "\nfrom chalicelib.store import tables  # planted\n")
+# One violation for each contract of pyproject.toml: what it forbids, in the file where it would hurt.
+PLANTED = {
+    "chalicelib: edges, services, knowledge, domain": ("chalicelib/identity/jws.py", "import chalicelib.services.mint"),
+    "only composition roots import the store, and the store knows the domain alone": (
+        "chalicelib/services/mint.py",
+        "import chalicelib.store.tables",
+    ),
+    "the store imports the domain alone": ("chalicelib/store/tables.py", "import chalicelib.identity.jws"),
+    "the domain is the standard library and itself": ("chalicelib/domain/clock.py", "import boto3"),
+    "broker: main, listeners, engines, connection and wire, the one flow": (
+        "broker/inspection.py",
+        "import broker.engines.flow",
+    ),
+    "wire imports nothing of ours": ("broker/wire/__init__.py", "import chalicelib.domain.clock"),
+    "broker and countersign never import the edges": ("countersign/api.py", "import chalicelib.api.edge"),
+    "chalicelib never imports broker, countersign or dev": ("chalicelib/policy/engine.py", "import broker.masking"),
+    "one door per library: jwt in identity, cedarpy in policy": ("broker/admission.py", "import jwt"),
+    "one door per library: boto3 and pynamodb in store, slack_bolt in slack, chalice in api": (
+        "chalicelib/services/mint.py",
+        "import slack_bolt",
+    ),
+}
+
+
+def test_every_import_contract_has_a_planted_violation(tree: Path) -> None:
+    """A contract that nothing was planted against may hold because it looks at nothing."""
+    contracts = tomllib.loads((tree / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert {contract["name"] for contract in contracts} == set(PLANTED)
+
+
+@pytest.mark.parametrize("contract", PLANTED)
+def test_a_planted_import_breaks_its_contract(tree: Path, contract: str) -> None:
+    """Who may import whom is the architecture; each rule of it must be able to fail."""
+    name, line = PLANTED[contract]
+    before = planted(tree / name, f"\n{line}  # planted\n")
     try:
         ended = imports(tree)
     finally:
-        file.write_text(before)
+        (tree / name).write_text(before)
     assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert "chalicelib.services" in ended.stdout
-    assert "chalicelib.store" in ended.stdout
-
-
-def test_a_domain_that_is_not_pure_fails(tree: Path) -> None:
-    """The domain is what both planes share and what auditors re-run: nothing but the standard library."""
-    file = tree / "chalicelib/domain/clock.py"
-    before = planted(file, "\nimport boto3  # planted\n")
-    try:
-        ended = imports(tree)
-    finally:
-        file.write_text(before)
-    assert ended.returncode == 1, ended.stdout + ended.stderr
-    assert "boto3" in ended.stdout
+    assert f"{contract} BROKEN" in " ".join(ended.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -122,6 +141,8 @@ def test_what_the_lambdas_root_may_not_import_fails(tree: Path) -> None:
         ("docs/architecture.md", "\n[x](glossary.md#no-such-heading)\n", "no such heading"),
         ("README.md", "\n![x](docs/images/no-such-picture.png)\n", "leads nowhere"),
         ("docs/glossary.md", "| **Frobnication** | a word of nobody | nowhere |\n", "Frobnication"),
+        ("docs/glossary.md", "| **Hop** | x | `chalicelib/domain/gone.py` |\n", "no chalicelib/domain/gone.py"),
+        ("docs/glossary.md", "| **Hop** | x | `chalicelib/domain/ask.py` |\n", "Hop is not defined where"),
         ("docs/errors.md", "\n| `no_such_code` | x | x |\n", "no_such_code"),
         ("chalicelib/domain/errors.py", "\nclass X(AccessError):\n    code = 'unlisted'\n", "unlisted is not listed"),
         ("docs/threat_model.md", "\n`test_that_nobody_wrote`\n", "test_that_nobody_wrote"),

@@ -45,7 +45,7 @@ Then: TypeAlias = Callable[[Operation, Forward | Block], None]
 
 # Read from the client while one of its operations waits: enough to see it leave, or send its pipeline's end.
 WAITING_BYTES: Final = 1024 * 1024
-# Judged in one turn of the loop, about 0.1 ms each: 1 MiB of small messages at once is 7 s for which nobody else is heard.
+# Judged in one turn of the loop, at about 0.1 ms each: 1 MiB of small messages at once is 7 s without anybody else.
 TURN_MESSAGES: Final = 128
 MAX_STATEMENTS: Final = 4096  # prepared and not closed; drivers' caches hold hundreds, and each costs memory here too
 FAILED: Final = ord("E")  # the transaction's status

@@ -24,6 +24,8 @@ from postgast.errors import check_error
 from postgast.native import lib
 from postgast.pg_query_pb2 import Token
 
+from chalicelib.domain.masking import SENTINEL
+
 Fields: TypeAlias = "dict[str, Any]"  # one node's fields, as libpg_query's JSON has them
 
 MAX_TEXT: Final = (
@@ -72,6 +74,9 @@ def parse(text: str) -> list[Fields]:
             tree = bytes(answer.parse_tree)
         finally:
             lib.pg_query_free_parse_result(answer)
+        if SENTINEL.encode() in tree or ("\\x" in text and SENTINEL.encode().hex().encode() in tree.lower()):
+            # Decoded here as the server will: escapes, adjacent constants, hexadecimal bytea hide a mask in the text.
+            raise NotUnderstood("the operation carries a masked value")
         statements: list[Fields] = json.loads(tree)["stmts"]
     except PgQueryError as error:
         raise NotUnderstood(f"the statement does not parse: {error.message}") from error

@@ -240,6 +240,11 @@ class Conversation:
         that a pipeline began, or any run whose end is not known yet."""
         return self.status != IDLE or self._executed or self._running > 0
 
+    @property
+    def unsure(self) -> bool:
+        """Whether :attr:`in_transaction` is true only because the end of an earlier run is not known yet."""
+        return self._running > 0 and self.status == IDLE and not self._executed
+
     def statement(self, name: bytes) -> Statement | None:
         """Return what ``name`` stands for at the client's place in the stream. Raises Unsettled."""
         return self._statements.find(name, self._segment)

@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from broker.tasks import Tasks
+from chalicelib.domain.errors import Denied
 
 
 def test_a_task_that_nobody_keeps_runs_to_its_end() -> None:
@@ -47,6 +48,23 @@ def test_a_failure_is_logged_by_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         asyncio.run(test())
     assert "the task relay failed" in caplog.text
+
+
+def test_a_refusal_leaves_no_stack_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever holds a stolen secret could else write pages of it into the log, one for each try."""
+
+    async def refused() -> None:
+        raise Denied("the session is used from another address")
+
+    async def test() -> None:
+        tasks = Tasks()
+        tasks.start("postgres-open", refused())
+        await tasks.drained()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(test())
+    assert "the task postgres-open was refused" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_cancel_all_waits_for_every_end() -> None:

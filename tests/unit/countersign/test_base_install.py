@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,9 @@ sys.exit(main(sys.argv[1:]))
 ROOT = Path(__file__).parents[3]
 
 
-def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bare(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _BARE, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env={}, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root, env={}, check=False)
 
 
 def test_what_a_pipeline_runs_imports_no_third_party_module() -> None:
@@ -59,3 +60,12 @@ def test_it_starts_fast() -> None:
         for _ in range(5)
     ]
     assert min(took) < 0.1, took
+
+
+def test_the_local_stack_says_that_it_needs_a_checkout(tmp_path: Path) -> None:
+    """No wheel holds the roles' policies or the emulator: an install has to say so, and what to do."""
+    for package in ("countersign", "chalicelib"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    ended = bare("dev", root=tmp_path)
+    assert (ended.returncode, "make dev" in ended.stderr) == (64, True), ended.stderr
+    assert len(ended.stderr.splitlines()) == 2

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from countersign.printable import padded, safe_line, width
+from countersign.printable import counted, moment, padded, safe_line, width
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,16 @@ def test_columns_align_with_wide_characters() -> None:
     assert width("日本") == 4
     assert padded("日本", 6) == "日本  "
     assert padded("too long", 3) == "too long"
+
+
+def test_a_service_time_is_shown_to_the_second_and_anything_else_as_it_is() -> None:
+    """People read these lines; what is no time must not vanish, since the service's answer is data."""
+    assert moment("2026-11-23T14:02:08.307Z") == "2026-11-23 14:02:08 UTC"
+    assert moment("2026-11-23T14:02:08Z") == "2026-11-23 14:02:08 UTC"
+    assert moment("tomorrow") == "tomorrow"
+
+
+def test_a_number_and_its_noun_agree() -> None:
+    """A screen that an auditor files says neither "1 gaps" nor "2 persons"."""
+    assert [counted(number, "gap") for number in (0, 1, 2)] == ["0 gaps", "1 gap", "2 gaps"]
+    assert counted(2, "person", "people") == "2 people"

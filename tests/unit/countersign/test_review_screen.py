@@ -234,7 +234,7 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
     assert "NOT VERIFIED" in line_with(text, " origin ")
     assert "SIGNATURE NOT VERIFIED" in line_with(text, "asked at")
     assert "RECORD NOT VERIFIED" in text
-    assert "1 gaps" in text
+    assert "1 gap:" in text
     assert "NOT VERIFIED" in line_with(text, "2 segments")
     assert "hop_1: the signature does not hold" in text
     assert "signed, verified" not in text
@@ -254,7 +254,7 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
         (replace(DROP, code="mask_written_back"), "blocked by prod-no-ddl (mask_written_back)"),
         (replace(DELETE, status="unknown", tag=""), "unknown"),
         (replace(SELECT, status="error", sqlstate="42P01", tag=""), "error 42P01"),
-        (replace(SELECT, status=""), "no outcome"),
+        (replace(SELECT, status=""), "outcome unknown"),
     ],
 )
 def test_every_end_that_an_operation_can_have_is_said(operation: ReviewedOperation, words: str) -> None:

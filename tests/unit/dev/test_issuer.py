@@ -13,6 +13,7 @@ from tests.fakes.clock import FakeClock
 from tests.unit.dev.calling import call
 
 API = "http://127.0.0.1:1"
+_NO_TIMES = {"verify_exp": False, "verify_nbf": False, "verify_iat": False}  # the clock is a fake
 
 
 @pytest.fixture
@@ -55,6 +56,20 @@ def test_each_token_is_of_a_new_run(issuer: Issuer) -> None:
     first, second = _claims(issuer, {}), _claims(issuer, {})
     assert first["run_id"] != second["run_id"]
     assert first["jti"] != second["jti"]
+
+
+def test_the_runner_gives_new_tokens_of_one_run_for_the_audience_that_is_asked(issuer: Issuer) -> None:
+    """A shell's second command would else be refused: a token is accepted once, and a session belongs to its run."""
+    url = f"{issuer.runner_url()}&audience=https%3A%2F%2Fapi.test"
+    keys = jwt.PyJWKSet.from_dict(call(issuer.jwks_uri)[1])
+    found = []
+    for _ in range(2):
+        token = call(url)[1]["value"]
+        key = keys[jwt.get_unverified_header(token)["kid"]].key
+        found.append(jwt.decode(token, key, ["RS256"], audience="https://api.test", options=_NO_TIMES))  # type: ignore[arg-type]
+    assert found[0]["run_id"] == found[1]["run_id"]
+    assert found[0]["jti"] != found[1]["jti"]
+    assert call(f"{issuer.url}/runner")[0] == 400
 
 
 def test_what_the_caller_gives_is_kept_and_null_leaves_a_claim_out(issuer: Issuer) -> None:

@@ -277,12 +277,11 @@ def test_what_came_of_it_is_recorded_by_kind() -> None:
     connection.rows(op.id, ["a"], ['["1"]', '["2"]'])
     connection.notice("NOTICE", "00000", "hello")
     connection.data(op.id, "c2s", "1\t2\n")
-    connection.credential_frame(server="16.4")
     connection.outcome(op.id, status="ok", tag="SELECT 2", rows=2, bytes=10, duration_ms=3)
-    found = frames(world, connection)[-5:]
-    assert [frame["kind"] for frame in found] == ["rows", "notice", "data", "credential", "outcome"]
+    found = frames(world, connection)[-4:]
+    assert [frame["kind"] for frame in found] == ["rows", "notice", "data", "outcome"]
     assert found[0]["text"] == '["1"]\n["2"]'
-    assert found[4]["meta"]["tag"] == "SELECT 2"
+    assert found[3]["meta"]["tag"] == "SELECT 2"
 
 
 def test_rows_are_cut_between_rows() -> None:

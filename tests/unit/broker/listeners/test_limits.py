@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +30,39 @@ def test_a_place_is_given_back_once() -> None:
     assert len(door) == 0
     assert door.enter("b")
     assert door.enter("c") is None
+
+
+def test_the_longest_silent_stranger_makes_room() -> None:
+    """Slow-loris: connections that never speak must not keep out a client behind the same address."""
+    door = Strangers(total=3, per_peer=2)
+    dropped: list[str] = []
+    first, second = (door.enter("a", partial(dropped.append, name)) for name in ("first", "second"))
+    assert first is not None
+    assert second is not None
+    assert door.enter("a", lambda: dropped.append("third"))
+    assert (dropped, first.dropped, second.dropped) == (["first"], True, False)
+    first()  # its task ends later, and gives back nothing of another's
+    assert len(door) == 2
+
+
+def test_who_has_spoken_makes_room_for_nobody() -> None:
+    """Else whoever opens connections fast enough ends everybody's handshake."""
+    door = Strangers(total=2, per_peer=2)
+    for peer in "ab":
+        place = door.enter(peer, lambda: None)
+        assert place is not None
+        place.spoke()
+    assert door.enter("c", lambda: None) is None
+
+
+def test_a_full_door_drops_the_silent_of_any_peer() -> None:
+    """From many addresses the total is what fills, and the same holds for it."""
+    door = Strangers(total=2, per_peer=2)
+    dropped: list[str] = []
+    for peer in "ab":
+        assert door.enter(peer, partial(dropped.append, peer))
+    assert door.enter("c")
+    assert dropped == ["a"]
 
 
 @settings(deadline=None)  # a shared machine may stop a test for longer than any deadline

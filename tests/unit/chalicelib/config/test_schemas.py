@@ -12,7 +12,6 @@ import pytest
 from broker.masking import BUILT_IN_DETECTORS
 from chalicelib.config.masking import MaskEntry
 from chalicelib.config.schemas import DIALECT, main, schemas
-from chalicelib.domain.masking import DETECTORS
 
 COMMITTED = Path(__file__).parents[4] / "docs/schema"
 
@@ -55,5 +54,4 @@ def test_every_field_is_described_and_no_unknown_key_is_allowed(name: str) -> No
 def test_the_detectors_are_those_that_the_broker_has() -> None:
     """A name that the loader takes and the broker does not know would stop every connection."""
     listed = MaskEntry.model_json_schema()["properties"]["detectors"]["items"]["enum"]
-    assert tuple(listed) == DETECTORS
-    assert set(DETECTORS) == BUILT_IN_DETECTORS
+    assert set(listed) == BUILT_IN_DETECTORS

@@ -12,8 +12,6 @@ import pickle
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chalicelib.domain import errors
 from chalicelib.domain.connection import ConnectionRow
@@ -28,7 +26,6 @@ from chalicelib.domain.requirement import (
     RecordFull,
     Requirement,
     parse_requirement,
-    requirement_text,
 )
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.signature import KeyPurpose, compact, signed_payload, signing_input
@@ -36,20 +33,22 @@ from chalicelib.domain.verifier import ITERATIONS, new_session_secret, stranger_
 from tests.fakes import samples
 from tests.fakes.clock import START
 
-NAMES = st.from_regex(r"\A[a-z][a-z0-9_-]{0,20}\Z")
-REQUIREMENTS: st.SearchStrategy[Requirement] = st.one_of(
-    st.builds(Approval, group=NAMES, count=st.integers(1, 9)),
-    st.builds(MaskWith, masks=st.lists(NAMES, min_size=1, max_size=4).map(tuple)),
-    st.just(Durable()),
-    st.just(RecordFull()),
-    st.just(Bound()),
+
+@pytest.mark.parametrize(
+    ("text", "requirement"),
+    [
+        ("approval:dba:1", Approval(group="dba", count=1)),
+        ("approval:on-call:9", Approval(group="on-call", count=9)),
+        ("mask:email", MaskWith(masks=("email",))),
+        ("mask:email,card_number", MaskWith(masks=("email", "card_number"))),
+        ("durable", Durable()),
+        ("record:full", RecordFull()),
+        ("bound", Bound()),
+    ],
 )
-
-
-@given(REQUIREMENTS)
-def test_a_requirement_reads_back(requirement: Requirement) -> None:
-    """What a rule says and what a record says it said are the same."""
-    assert parse_requirement(requirement_text(requirement)) == requirement
+def test_a_requirement_is_read_as_it_is_written(text: str, requirement: Requirement) -> None:
+    """The list is closed and versioned: a text that began to mean something else would change what is enforced."""
+    assert parse_requirement(text) == requirement
 
 
 @pytest.mark.parametrize(

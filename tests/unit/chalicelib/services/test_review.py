@@ -322,3 +322,25 @@ def test_a_hole_in_the_numbers_and_an_admitted_gap() -> None:
     findings = recorded.review().findings
     assert any("1 frames are missing, the first is 4" in finding for finding in findings)
     assert any("frames 3 to 3 were lost" in finding for finding in findings)
+
+
+def test_what_a_dead_broker_left_is_shown_and_not_verified() -> None:
+    """A recording without a manifest is not an empty one: a review that said "nothing was done" would be a lie."""
+    recorded = Recorded()
+    _change_row(recorded, sealed_at=None, manifest_key="", manifest_sha256="")
+    review = recorded.review()
+    (session,) = review.sessions
+    assert [operation.text for operation in session.operations][1:] == ["DROP TABLE orders", DELETE]
+    assert not any(operation.recorded for operation in session.operations)
+    (recording,) = session.recordings
+    assert (recording.frames, recording.verified) == (len(recorded.frames), False)
+    assert [finding for finding in review.findings if "is not sealed" not in finding] == []
+
+
+def test_a_segment_taken_out_of_what_a_dead_broker_left() -> None:
+    """The links are all that is there without a manifest, and they must be looked at."""
+    recorded = Recorded()
+    _change_row(recorded, sealed_at=None, manifest_key="", manifest_sha256="")
+    del recorded.stores.objects.rows[_segment(recorded, 0)]
+    findings = recorded.review().findings
+    assert any("does not follow the segment before it" in finding for finding in findings)
