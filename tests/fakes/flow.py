@@ -270,6 +270,7 @@ class PassLanguage:
             shown=shown,
             empty=not shown.strip(" ;"),
             copies_out=upper.startswith("COPY") and "STDOUT" in upper,
+            copies_in=upper.startswith("COPY") and "STDIN" in upper,
             uses_names=upper.startswith(("EXECUTE", "FETCH")),
             renames_statements=upper.startswith(("PREPARE", "DEALLOCATE", "DISCARD")),
             renames_portals=upper.startswith(("DECLARE", "CLOSE", "COMMIT", "ROLLBACK", "DISCARD")),

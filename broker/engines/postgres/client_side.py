@@ -50,6 +50,7 @@ TURN_MESSAGES: Final = 128
 MAX_STATEMENTS: Final = 4096  # prepared and not closed; drivers' caches hold hundreds, and each costs memory here too
 FAILED: Final = ord("E")  # the transaction's status
 _FLUSH: Final = frame(b"H")
+_COPY_IN_HINT: Final = "Use INSERT with the rows in its text: then they are on the card."
 _IN_PIPELINE: Final = frozenset({messages.PARSE, messages.BIND, messages.DESCRIBE, messages.EXECUTE, messages.CLOSE})
 _ENDS_SEGMENT: Final = frozenset({messages.SYNC, messages.QUERY, messages.FLUSH, messages.FUNCTION_CALL})
 
@@ -430,9 +431,14 @@ class ClientSide(Generic[C]):
                 self._relay.tasks.start("postgres-wait", self._wait(op, verdict, then))
 
     def _objection(self, reading: Reading, op: Operation) -> Objection | None:
-        if not reading.copies_out:
+        if not reading.copies_out and not reading.copies_in:
             return None
         seen = self._relay.connection.preview(op)
+        if reading.copies_in and isinstance(seen, Hold):
+            # The rows come after the statement: an approval of it would be one of any rows (P4).
+            return Objection(
+                "COPY FROM STDIN needs approval, and its rows cannot be shown to who approves", _COPY_IN_HINT
+            )
         return self._relay.language.objection(reading, seen.masks) if isinstance(seen, Forward) else None
 
     async def _wait(self, op: Operation, verdict: Forward | Hold, then: Then) -> None:

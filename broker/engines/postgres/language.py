@@ -315,6 +315,7 @@ def _reading(understood: Understood, *, proved: bool = True) -> Reading:
         refused=understood.refused,
         proved=proved,
         copies_out=any(statement.copy is CopyKind.OUT for statement in statements),
+        copies_in=any(statement.copy is CopyKind.IN for statement in statements),
         uses_names=any(_looks_up(named) for named in names),
         renames_statements=any(named.kind in _RENAMES_STATEMENTS for named in names),
         renames_portals=any(named.kind in _RENAMES_PORTALS for named in names)

@@ -20,7 +20,8 @@ class Reading:
     """What one text means for the relay.
 
     ``empty``: there is no statement in it, and it may pass as it is. ``refused``: why it is not understood, else empty.
-    ``proved``: it was read under a catalogue that can be relied on. ``copies_out``: its rows come as COPY data.
+    ``proved``: it was read under a catalogue that can be relied on. ``copies_out``: its rows come as COPY data;
+    ``copies_in``: the client's rows follow it.
     ``uses_names``: it runs what a name stands for (EXECUTE, FETCH), so every earlier answer must be there before it is
     judged. ``renames_statements`` and ``renames_portals``: afterwards names of the protocol may stand for something
     else. ``source`` is the language's own.
@@ -33,6 +34,7 @@ class Reading:
     refused: str = ""
     proved: bool = True
     copies_out: bool = False
+    copies_in: bool = False
     uses_names: bool = False
     renames_statements: bool = False
     renames_portals: bool = False
