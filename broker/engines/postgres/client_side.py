@@ -436,9 +436,7 @@ class ClientSide(Generic[C]):
         seen = self._relay.connection.preview(op)
         if reading.copies_in and isinstance(seen, Hold):
             # The rows come after the statement: an approval of it would be one of any rows (P4).
-            return Objection(
-                "COPY FROM STDIN needs approval, and its rows cannot be shown to who approves", _COPY_IN_HINT
-            )
+            return Objection("this COPY needs approval, and its rows cannot be shown on a card", _COPY_IN_HINT)
         return self._relay.language.objection(reading, seen.masks) if isinstance(seen, Forward) else None
 
     async def _wait(self, op: Operation, verdict: Forward | Hold, then: Then) -> None:
