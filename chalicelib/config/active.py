@@ -23,6 +23,7 @@ from chalicelib.domain.errors import ConfigurationInvalid, StoreUnavailable
 from chalicelib.domain.store import Activations, Objects
 
 READ_EVERY_S: Final = 10.0  # how late a push may arrive; one consistent read of one row
+RETRY_S: Final = 1.0  # after a read that failed: a process that was idle must not refuse for ten more seconds
 GRACE_S: Final = 600.0  # long enough to push a correction, short enough that a withheld update does not rule for a day
 OUTAGE_S: Final = 30.0  # the same as for revocations: an outage must not become a way to keep old rules
 
@@ -66,20 +67,19 @@ class ActiveBundle:
         """Return the bundle that operations are decided by. Reads where the last read is 10 s old. Raises
         ConfigurationInvalid, StoreUnavailable."""
         state = self._fresh()
-        now_s = self._clock.monotonic_s()
-        if state.broken_since_s is not None and now_s - state.broken_since_s >= GRACE_S:
+        if state.broken_since_s is not None and self._clock.monotonic_s() - state.broken_since_s >= GRACE_S:
             raise _broken(state)
-        return self._known(state, now_s)
+        return self._known(state)
 
     def for_new_sessions(self) -> Bundle:
         """Return the bundle that a new session is decided by. Raises ConfigurationInvalid, StoreUnavailable."""
         state = self._fresh()
         if state.broken_since_s is not None:
             raise _broken(state)
-        return self._known(state, self._clock.monotonic_s())
+        return self._known(state)
 
-    def _known(self, state: _State, now_s: float) -> Bundle:
-        if state.reached_s is None or now_s - state.reached_s >= OUTAGE_S:
+    def _known(self, state: _State) -> Bundle:
+        if self._old(state):
             raise StoreUnavailable("the active configuration cannot be read")
         if state.bundle is None:
             raise _broken(state)
@@ -88,8 +88,9 @@ class ActiveBundle:
     def _fresh(self) -> _State:
         if not self._due(self._state):
             return self._state
-        # Whoever has nothing to go on with waits; the others do not queue behind one slow read.
-        if self._reading.acquire(blocking=self._state.bundle is None):
+        # Whoever has nothing to go on with waits, what is too old to decide by included (a process that was idle); the
+        # others do not queue behind one slow read.
+        if self._reading.acquire(blocking=self._state.bundle is None or self._old(self._state)):
             try:
                 if self._due(self._state):
                     self._state = self._read(self._state)
@@ -98,7 +99,13 @@ class ActiveBundle:
         return self._state
 
     def _due(self, state: _State) -> bool:
-        return state.tried_s is None or self._clock.monotonic_s() - state.tried_s >= READ_EVERY_S
+        if state.tried_s is None:
+            return True
+        every_s = READ_EVERY_S if state.reached_s == state.tried_s else RETRY_S
+        return self._clock.monotonic_s() - state.tried_s >= every_s
+
+    def _old(self, state: _State) -> bool:
+        return state.reached_s is None or self._clock.monotonic_s() - state.reached_s >= OUTAGE_S
 
     def _read(self, before: _State) -> _State:
         now_s = self._clock.monotonic_s()

@@ -296,6 +296,32 @@ def test_whoever_has_a_bundle_does_not_wait_for_a_slow_store(world: World) -> No
     assert world.table.reads == 2
 
 
+def test_who_was_idle_waits_too_and_is_not_refused(world: World) -> None:
+    """Requests that meet after half a minute of quiet: one reads, and the others must not take its age for an outage."""
+    world.active.current()
+    world.table.gate = threading.Event()
+    world.clock.advance(60)
+    world.table.entered.clear()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(world.active.for_new_sessions)
+        assert world.table.entered.wait(10)
+        second = pool.submit(world.active.for_new_sessions)
+        world.table.gate.set()
+        assert (first.result(10).serial, second.result(10).serial) == (1, 1)
+
+
+def test_a_read_that_failed_is_tried_again_in_a_second(world: World) -> None:
+    """After a quiet time one lost answer would else refuse every session for ten seconds."""
+    world.active.current()
+    world.clock.advance(60)
+    world.table.down = True
+    with pytest.raises(StoreUnavailable):
+        world.active.for_new_sessions()
+    world.table.down = False
+    world.clock.advance(1)
+    assert world.active.for_new_sessions().serial == 1
+
+
 def test_who_has_none_waits_for_the_first() -> None:
     """At the start of a process every thread gets the bundle, and it is read once."""
     world = World()
