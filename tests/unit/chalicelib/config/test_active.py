@@ -297,7 +297,7 @@ def test_whoever_has_a_bundle_does_not_wait_for_a_slow_store(world: World) -> No
 
 
 def test_who_was_idle_waits_too_and_is_not_refused(world: World) -> None:
-    """Requests that meet after half a minute of quiet: one reads, and the others must not take its age for an outage."""
+    """Requests that meet after a quiet time: one reads, and the others must not take the age for an outage."""
     world.active.current()
     world.table.gate = threading.Event()
     world.clock.advance(60)
