@@ -1,9 +1,9 @@
 """The composition root of the Lambdas: settings, stores, services, and one function for each role. No logic.
 
 Importing it reads no setting and opens no store, so that the Chalice command line can; each function makes what its own
-role may use, at its first call, and keeps it. The streams of asks and answers are mapped to ``post_cards`` by the
-infrastructure and not by a decorator: Chalice would need their ARNs at import, and offers neither filter nor failure
-destination.
+role may use, at its first call, and keeps it. The streams of asks and answers are mapped to ``post_cards``, and the
+targets' logs to ``watch_targets``, by the infrastructure and not by a decorator: Chalice would need their ARNs at
+import, and offers neither filter nor failure destination.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from chalicelib.services.assembly import (
     api_services,
     cards_service,
     decide_service,
-    exchange_service,
     mint_service,
+    review_service,
+    sign_services,
 )
 from chalicelib.services.functions import (
     Handler,
     answered,
     decide_handler,
     mint_handler,
+    review_handler,
     sign_handler,
     stream_records,
 )
+from chalicelib.services.grant import listening
 from chalicelib.services.post_cards import PostCards
+from chalicelib.services.target_log import TargetLog, log_events
 from chalicelib.settings import Settings, SystemClock, read_settings
 
 logger = Logger(service="countersign")
@@ -82,9 +86,17 @@ def slack_edge() -> SlackEdge:
 def plane() -> Plane:
     told = settings()
     return Plane(
-        services=api_services(parts(), waiters=told.waiters, pause=time.sleep),
+        services=api_services(
+            parts(), waiters=told.waiters, pause=time.sleep, served=listening(ssh=bool(told.broker_ssh_port))
+        ),
         slack=slack_edge,
-        broker=Broker(host=told.broker_host, postgres_port=told.broker_postgres_port, ca_pem=told.broker_ca_pem),
+        broker=Broker(
+            host=told.broker_host,
+            postgres_port=told.broker_postgres_port,
+            ca_pem=told.broker_ca_pem,
+            ssh_port=told.broker_ssh_port,
+            ssh_host_key=told.broker_ssh_host_key,
+        ),
         clock=parts().clock,
     )
 
@@ -93,7 +105,7 @@ def plane() -> Plane:
 def sign_work() -> Handler:
     from chalicelib.identity.jwks import fetch_jwks
 
-    return sign_handler(exchange_service(parts(), fetch_jwks))
+    return sign_handler(sign_services(parts(), fetch_jwks))
 
 
 @lru_cache(1)
@@ -108,6 +120,11 @@ def decide_work() -> Handler:
 @lru_cache(1)
 def mint_work() -> Handler:
     return mint_handler(mint_service(parts()))
+
+
+@lru_cache(1)
+def review_work() -> Handler:
+    return review_handler(parts().identify(), review_service(parts()))
 
 
 @lru_cache(1)
@@ -141,9 +158,19 @@ def mint(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
     return answered(lambda given: mint_work()(given), event, failed)
 
 
+@app.lambda_function(name="review")
+def review(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return answered(lambda given: review_work()(given), event, failed)
+
+
 @app.lambda_function(name="post_cards")
 def post_cards(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
     return {"failed": cards()(stream_records(event))}
+
+
+@app.lambda_function(name="watch_targets")
+def watch_targets(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return {"refused": TargetLog(LogAudit(logger), SystemClock())(*log_events(event))}
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="reconcile")

@@ -4,14 +4,15 @@ What is checked: relative links and anchors of every Markdown file; each word of
 that name in the code, in the file that the glossary names; `docs/errors.md` and `chalicelib/domain/errors.py` list the
 same codes; each decision has its sections and is listed; each test that the threat model names exists; each `make`
 target that a page names exists; the state table of `docs/architecture.md` names exactly the roles whose policies may
-write each table.
-It needs the standard library only.
+write each table; `docs/openapi.json` is what the endpoints declare.
+It needs the standard library, and for the last check what the endpoints need.
 
     python .ci/docs.py [ROOT]
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import runpy
@@ -188,6 +189,14 @@ def state_differences(root: Path) -> Iterator[str]:
             yield f"docs/architecture.md: by the policies {names} may write {table}, and the state table says otherwise"
 
 
+def contract_drift(root: Path) -> Iterator[str]:
+    sys.path.insert(0, str(root))
+    declared = importlib.import_module("chalicelib.api.openapi").document_text()
+    if text_of(root / "docs/openapi.json") != declared:
+        how = "python -m chalicelib.api.openapi > docs/openapi.json"
+        yield f"docs/openapi.json is not what the endpoints declare: {how}"
+
+
 def main(arguments: Iterable[str]) -> int:
     root = Path(next(iter(arguments), Path(__file__).parents[1])).resolve()
     faults = [fault for check in _CHECKS for fault in check(root)]
@@ -205,6 +214,7 @@ _CHECKS: Final = (
     missing_tests,
     missing_targets,
     state_differences,
+    contract_drift,
 )
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import psycopg
 
 from bench.harness import Row, compare
 from dev.demo.slack import Approvers
-from dev.local_stack import ORDERS, Stack, StackOptions
+from dev.local_stack import Stack, StackOptions
 from dev.settings import SystemClock
+from dev.targets import ORDERS
 
 STATEMENTS = 400  # in one run: a tenth of a second direct, long enough for the scheduler to even out
 ROUND_TRIP_RATIO = 15.0  # TLS, a parse, a decision and a record, on a statement that costs the server nothing

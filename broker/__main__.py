@@ -17,7 +17,8 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from pathlib import Path
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 import uvloop
 
@@ -25,8 +26,13 @@ from broker.admission import Admissions
 from broker.configuration import ActiveConfiguration
 from broker.connection import Connection, Gateway
 from broker.drive import Driver
+from broker.engines.accepted import Engine
 from broker.engines.postgres.languages import SqlLanguages
 from broker.engines.postgres.session import PostgresEngine
+from broker.engines.ssh.authentication import Authorities
+from broker.engines.ssh.keys import read_host_key
+from broker.engines.ssh.session import SshEngine
+from broker.engines.ssh.transport import GREETING
 from broker.evidence import Evidence
 from broker.holds import HoldPoller
 from broker.inspection import Inspector
@@ -60,6 +66,7 @@ POOL_QUEUE: Final = 512
 UPLOAD_THREADS: Final = 16  # eight segments at once for two busy connections; the rest wait milliseconds
 UPLOAD_QUEUE: Final = 4096  # every open connection may have eight
 PEPPER_BYTES: Final = 32
+SSH_HANDSHAKE_S: Final = 30.0  # a person pastes the session's secret; a place at the door is kept no longer
 
 _log = logging.getLogger("broker")
 
@@ -74,8 +81,8 @@ class Entrance:
     def verifier(self, login: str) -> Verifier:
         return self._admissions.verifier(login)
 
-    def open(self, login: str, peer: str) -> Connection:
-        return self._gateway.open(self._admissions.admit(login, peer))
+    def open(self, login: str, peer: str, *, bound: bool = False, public_key: str = "") -> Connection:
+        return self._gateway.open(self._admissions.admit(login, peer, bound=bound), public_key=public_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,7 @@ class Parts:
     entrance: Entrance
     configuration: ActiveConfiguration
     pool: WorkerPool
+    user_authorities: Authorities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +134,12 @@ def put_together(settings: Settings, stores: Stores, clock: SystemClock, started
         ("recorder", recorder.step, 0.25),
     ):
         _periodic(name, step, every_s, started)
-    return Parts(entrance=Entrance(_admissions(stores, shared), gateway), configuration=shared.configuration, pool=pool)
+    return Parts(
+        entrance=Entrance(_admissions(stores, shared), gateway),
+        configuration=shared.configuration,
+        pool=pool,
+        user_authorities=lambda: stores.keys.public_keys(KeyPurpose.SSH_USER.value),
+    )
 
 
 def _shared(stores: Stores, clock: SystemClock) -> _Shared:
@@ -201,31 +214,79 @@ def _pool(name: str, threads: int, queue: int, started: ExitStack) -> WorkerPool
     return pool
 
 
+class _Ticking(Engine, Protocol):
+    """An engine that looks at its open connections once a second."""
+
+    async def tick(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    """One protocol's engine and the listener in front of it."""
+
+    protocol: str
+    engine: _Ticking
+    listener: Listener
+
+
 async def serve(settings: Settings, parts: Parts, clock: SystemClock, stopping: asyncio.Event) -> None:
     """Listen until ``stopping``; then end every connection, within DRAIN_S."""
     tasks, driving = Tasks(), Tasks()
+    driver = Driver(pool=parts.pool, tasks=driving)
+    served = [_served_postgres(settings, parts, driver, clock, tasks)]
+    if settings.ssh_host_key is not None:
+        served.append(_served_ssh(settings, settings.ssh_host_key, parts, driver, clock, tasks))
+    accepting = {tasks.start("accept", one.listener.accept()) for one in served}
+    for one in served:
+        tasks.start("tick", one.engine.tick())
+        host, port = one.listener.address
+        _log.info("listening", extra={"protocol": one.protocol, "host": host, "port": port, "build": settings.build})
+    stopped = tasks.start("stopping", stopping.wait())
+    await asyncio.wait({*accepting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    _log.info("draining")
+    for task in accepting:
+        task.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await asyncio.gather(*(one.engine.drain() for one in served))
+            await driving.drained()
+    await tasks.cancel_all()
+    await driving.cancel_all()
+
+
+def _served_postgres(settings: Settings, parts: Parts, driver: Driver, clock: SystemClock, tasks: Tasks) -> _Served:
     engine = PostgresEngine(
         door=parts.entrance,
-        driver=Driver(pool=parts.pool, tasks=driving),
+        driver=driver,
         languages=SqlLanguages(configuration=parts.configuration, clock=clock),
         tls=postgres_tls(settings.tls_certificate, settings.tls_key),
         clock=clock,
     )
-    listener = Listener(bind(settings.listen_host, settings.postgres_port), engine, strangers=Strangers(), tasks=tasks)
-    accepting = tasks.start("accept", listener.accept())
-    tasks.start("tick", engine.tick())
-    host, port = listener.address
-    _log.info("listening", extra={"protocol": "postgres", "host": host, "port": port, "build": settings.build})
-    stopped = tasks.start("stopping", stopping.wait())
-    await asyncio.wait({accepting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    _log.info("draining")
-    accepting.cancel()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
-            await engine.drain()
-            await driving.drained()
-    await tasks.cancel_all()
-    await driving.cancel_all()
+    listening = bind(settings.listen_host, settings.postgres_port)
+    listener = Listener(listening, engine, strangers=Strangers(), tasks=tasks)
+    return _Served(protocol="postgres", engine=engine, listener=listener)
+
+
+def _served_ssh(
+    settings: Settings, host_key: Path, parts: Parts, driver: Driver, clock: SystemClock, tasks: Tasks
+) -> _Served:
+    engine = SshEngine(
+        door=parts.entrance,
+        driver=driver,
+        configuration=parts.configuration,
+        authorities=parts.user_authorities,
+        host_key=read_host_key(host_key),
+        clock=clock,
+    )
+    listener = Listener(
+        bind(settings.listen_host, settings.ssh_port),
+        engine,
+        strangers=Strangers(),
+        tasks=tasks,
+        handshake_s=SSH_HANDSHAKE_S,
+        greeting=GREETING,
+    )
+    return _Served(protocol="ssh", engine=engine, listener=listener)
 
 
 async def _until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:

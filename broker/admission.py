@@ -42,11 +42,12 @@ from chalicelib.domain.session import Grant, Session, SessionStatus
 from chalicelib.domain.store import Answers, Asks, Chains, Connections, Revocations, Sessions, Uses
 from chalicelib.domain.target import Principal, Target
 from chalicelib.domain.verifier import Verifier, stranger_verifier
-from chalicelib.services.access import approvers_stand, session_question
+from chalicelib.services.access import approvers_stand, asks_for, session_question
 
 # What is read for a login that cannot be a session's, so that garbage costs the same read as a good guess.
 _NOBODY: Final = SessionId("ses_00000000000000000000000000")
 _TOKEN: Final = object()
+_BIND: Final = "Enter with the session's certificate and its key, not with the secret."
 
 _logger = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Admission:
     """Proof that one transport passed. ``chain`` has no target hop; ``liveness`` is frozen: a revocation of any of its
-    keys ends the connection. ``approvals`` are those given for the session; ``peer`` is the client's address alone."""
+    keys ends the connection. ``approvals`` are those given for the session; ``peer`` is the client's address alone.
+    ``bound``: the transport proved a key that the session's own actor named, and not only that it knows a secret;
+    ``assurance`` is then the actor's own, else ``bearer``."""
 
     session: Session
     grant: Grant
@@ -64,6 +67,7 @@ class Admission:
     peer: str
     liveness: frozenset[str]
     assurance: Assurance
+    bound: bool
     configuration_serial: int
     approvals: Approvals
     token: object = dataclasses.field(repr=False)
@@ -126,14 +130,15 @@ class Admissions:
             return stranger
         return session.verifier
 
-    def admit(self, login: str, peer: str) -> Admission:
-        """Return the Admission of a transport from ``peer`` that proved ``login``'s secret. Blocks.
+    def admit(self, login: str, peer: str, *, bound: bool = False) -> Admission:
+        """Return the Admission of a transport from ``peer`` that proved ``login``'s secret, or, ``bound``, the key of a
+        certificate of ours for ``login``. Blocks.
 
         Raises AccessError: GrantRevoked, GrantExpired, PolicyDenied, Denied (another source address), Limited (too
         many connections), ProofInvalid, StoreUnavailable, ConfigurationInvalid. A refusal is audited.
         """
         try:
-            return self._admit(login, peer)
+            return self._admit(login, peer, bound=bound)
         except AccessError as error:
             self.refused(login, peer, error)
             raise
@@ -153,14 +158,14 @@ class Admissions:
         except Exception:
             _logger.exception("a refusal could not be audited", extra={"code": error.code})
 
-    def _admit(self, login: str, peer: str) -> Admission:
+    def _admit(self, login: str, peer: str, *, bound: bool) -> Admission:
         self._liveness.check_fresh()
         session, grant = self._granted(login)
         chain = self._evidence.chain(session.txn, self._chains.hops(session.txn), session.leaf_hop)
         if chain.leaf.actor != session.actor or chain.originator != session.originator:
             raise ProofInvalid("the session is not its chain's", session=session.id)
-        if not all("*" in hop.scope or grant.target in hop.scope for hop in chain.hops):
-            raise PolicyDenied("the target is outside the scope of the chain", session=session.id)
+        if not chain.allows(grant.target, grant.principal):
+            raise PolicyDenied("the target or login is outside the scope of the chain", session=session.id)
         liveness = session.liveness_keys() | chain.liveness_keys()
         if self._revocations.any_of(liveness) is not None:
             raise GrantRevoked("the session was revoked", session=session.id)
@@ -172,7 +177,11 @@ class Admissions:
             raise PolicyDenied("this broker does not have the session's configuration yet", hint="Try again shortly.")
         target, principal = _resolved(bundle, grant)
         approvals = self._approvals(bundle, chain, session, grant, now)
-        _check_request_stage(bundle, session, grant, chain, target, approvals, now)
+        permitted = _permitted(bundle, session, grant, chain, target, approvals, now)
+        if permitted.bound and not bound:
+            raise PolicyDenied(
+                "a rule requires a session that is bound to a key of yours", hint=_BIND, rules=permitted.rules
+            )
         check_room(self._connections.of_session(session.id), peer, grant.max_connections - 1)
         return Admission(
             session=session,
@@ -182,7 +191,9 @@ class Admissions:
             principal=principal,
             peer=peer,
             liveness=liveness,
-            assurance=Assurance.BEARER,  # a secret proves only that somebody knows it
+            # A secret proves only that somebody knows it.
+            assurance=chain.leaf.evidence.assurance if bound else Assurance.BEARER,
+            bound=bound,
             configuration_serial=bundle.serial,
             approvals=approvals,
             token=_TOKEN,
@@ -197,7 +208,8 @@ class Admissions:
         if session.status is not SessionStatus.GRANTED or session.grant is None:
             raise Denied("the session is not granted", session=login)
         grant = session.grant
-        if grant.session_id != session.id or grant.target != session.request.target:
+        asked = (session.request.target, session.request.principal)
+        if grant.session_id != session.id or (grant.target, grant.principal) != asked:
             raise ProofInvalid("the grant is not this session's", session=login)
         return session, grant
 
@@ -208,7 +220,7 @@ class Admissions:
             return NO_APPROVALS
         ask = self._asks.get(session.ask_id)
         question = ask.question
-        if question.session_id != session.id or question.target != grant.target or question.digest() != ask.digest:
+        if question.digest() != ask.digest or not asks_for(question, session, chain.leaf):
             raise ProofInvalid("the session's approval is for something else", ask=ask.id)
         if any(use.kind is UseKind.WITHDRAWN for use in self._uses.of_ask(ask.id)):
             raise GrantRevoked("the session's approval was withdrawn", ask=ask.id)
@@ -231,7 +243,7 @@ def _resolved(bundle: Bundle, grant: Grant) -> tuple[Target, Principal]:
     return target, principal
 
 
-def _check_request_stage(
+def _permitted(
     bundle: Bundle,
     session: Session,
     grant: Grant,
@@ -239,8 +251,8 @@ def _check_request_stage(
     target: Target,
     approvals: Approvals,
     now: datetime,
-) -> None:
-    """Raise PolicyDenied unless ``bundle`` still opens this session with the approvals that it has."""
+) -> Allow:
+    """Return how ``bundle`` still opens this session with the approvals that it has. Raises PolicyDenied."""
 
     def asked(met: frozenset[str]) -> Decision:
         return bundle.policy.decide(
@@ -261,8 +273,7 @@ def _check_request_stage(
         outcome = asked(met) if met else outcome
     if not isinstance(outcome, Allow):
         raise PolicyDenied("policy does not open this session any more", rules=outcome.rules)
-    if outcome.bound:
-        raise PolicyDenied("a rule requires a key-bound session", hint="Ask for a key-bound session.")
+    return outcome
 
 
 def check_room(rows: Sequence[ConnectionRow], peer: str, others: int) -> None:

@@ -1,9 +1,10 @@
 """What policy says of an operation, from memory: every Act is decided, the worst outcome wins, and within one
 connection an outcome is kept by the facts that policy was given.
 
-Rules: an exception anywhere is a refusal; an evaluation that used an approval is never kept; what was decided under
-one bundle is never used under another; a session's own approval counts for an operation only where the rule covers
-the session. Does not parse, record, wait or ask anybody.
+Rules: an exception anywhere is a refusal; so is an act that some hop of the chain was not handed down, whatever policy
+permits to its actor; an evaluation that used an approval is never kept; what was decided under one bundle is never used
+under another; a session's own approval counts for an operation only where the rule covers the session. Does not parse,
+record, wait or ask anybody.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from chalicelib.services.access import trigger_known
 
 MAX_KEPT: Final = 1024  # outcomes in one connection, about 1 KiB each; a client that varies its acts pays for it alone
 # Classes that are durable before they are forwarded (architecture, "Accepted and durable"): what changes definitions,
-# what cannot be read, and what changes who may do what.
-DURABLE_CLASSES: Final = frozenset({"define", "opaque", "privilege"})
+# what cannot be read (a shell least of all), and what changes who may do what.
+DURABLE_CLASSES: Final = frozenset({"define", "opaque", "privilege", "shell"})
 
 _Key: TypeAlias = tuple[str, int, str, bytes, str, str]
 
@@ -137,10 +138,13 @@ class Inspection:
 
 
 def decide(bundle: Bundle, subject: Subject, act: Act, met: frozenset[str], now: datetime) -> Decision:
-    """Return what ``bundle`` says of one Act: Deny on any failure, and where target or principal are gone."""
+    """Return what ``bundle`` says of one Act: Deny on any failure, where target or principal are gone, and outside what
+    the chain was handed down."""
     target = bundle.targets.get(subject.target)
     if target is None or target.principal(subject.principal) is None:
         return Deny(rules=(), public="the target is not open to you any more", hint="Ask its owners.")
+    if not subject.chain.allows(subject.target, subject.principal, act.action):
+        return _NOT_DELEGATED
     try:
         return bundle.policy.decide(
             PolicyQuestion(
@@ -205,6 +209,11 @@ def judgement(bundle: Bundle, subject: Subject, acts: Sequence[Act], outcomes: S
 
 _NOT_UNDERSTOOD: Final = Deny(
     rules=(), public="the operation could not be understood", hint="Rewrite it in a simpler form."
+)
+_NOT_DELEGATED: Final = Deny(
+    rules=(),
+    public="this is outside the scope that was delegated",
+    hint="Ask whoever delegated to you for a ticket that includes it.",
 )
 _NOT_BOUND: Final = Deny(
     rules=(),

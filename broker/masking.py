@@ -95,7 +95,7 @@ class Detectors:
                     Hit(kind=detector.kind, rule=rule, mode=mode, start=start, end=end)
                     for start, end in detector.spans(raw)
                 ]
-        return tuple(_merged(hits)) if hits else ()
+        return merged(hits)
 
     def mask_bytes(self, raw: bytes) -> bytes | None:
         """Return ``raw`` with every hit replaced; None when a rule says that the value becomes NULL; ``raw`` itself
@@ -143,8 +143,13 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")
 
 
+def merged(hits: Iterable[Hit]) -> tuple[Hit, ...]:
+    """Return ``hits`` in order, those that overlap as one, which hides what any of them hides. Pure."""
+    found = sorted(hits, key=lambda hit: (hit.start, -hit.end))
+    return tuple(_merged(found)) if found else ()
+
+
 def _merged(hits: list[Hit]) -> Iterator[Hit]:
-    hits.sort(key=lambda hit: (hit.start, -hit.end))
     current = hits[0]
     for hit in hits[1:]:
         if hit.start >= current.end:
@@ -183,15 +188,22 @@ def _compiled(pattern: str) -> Any:
         raise ConfigurationInvalid(f"the pattern {pattern!r} is not a valid RE2 pattern: {error}") from error
 
 
-def _simple(kind: str, pattern: str, *needs: bytes, group: int = 0) -> _Detector:
+def _simple(kind: str, pattern: str, *needs: bytes, group: int = 0, word: str = "") -> _Detector:
+    """``needs``: bytes of which a hit has one; ``word``: a pattern without anchors that is in every hit."""
     compiled = _compiled(pattern)
+    within = _compiled(word) if word else None
 
     def spans(raw: bytes) -> Iterator[Span]:
         for match in compiled.finditer(raw):
             yield match.span(group)
 
-    # Without such bytes only the pattern can tell, and its anchors hold for a value, not for bytes around it.
-    return _Detector(kind=kind, may=lambda raw: not needs or any(need in raw for need in needs), spans=spans)
+    def may(raw: bytes) -> bool:
+        # Without either only the pattern can tell, and its anchors hold for a value, not for bytes around it.
+        if within is not None:
+            return within.search(raw) is not None
+        return not needs or any(need in raw for need in needs)
+
+    return _Detector(kind=kind, may=may, spans=spans)
 
 
 def _custom(rule: str, pattern: str) -> _Detector:
@@ -274,8 +286,13 @@ _BUILT_IN: Final = {
             b"PRIVATE KEY-----",
         ),
         # What statements carry: PASSWORD 'text' of CREATE ROLE, password=text of connection strings, user:text@host.
-        _simple("password", r"(?i)\bpassword\b\s*[=:]?\s*(?:E|U&)?('(?:[^'\\]|''|\\.)*')", group=1),
-        _simple("connection_password", r"(?i)\bpassword=([^\s'\",;)$]+)", group=1),
+        _simple(
+            "password",
+            r"(?i)\bpassword\b\s*[=:]?\s*(?:E|U&)?('(?:[^'\\]|''|\\.)*')",
+            group=1,
+            word="(?i)password",
+        ),
+        _simple("connection_password", r"(?i)\bpassword=([^\s'\",;)$]+)", group=1, word="(?i)password="),
         _simple("url_password", r"://[^\s/:@']*:([^\s/@']+)@", b"://", group=1),
     )
 }

@@ -13,8 +13,8 @@ from chalicelib.domain.errors import ConfigurationInvalid
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``build`` and
-    ``host`` say in each manifest what sealed it."""
+    """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``ssh_host_key`` is an OpenSSH
+    private key's, None where no ssh is served; ``build`` and ``host`` say in each manifest what sealed it."""
 
     prefix: str
     region: str
@@ -25,6 +25,8 @@ class Settings:
     postgres_port: int
     tls_certificate: Path
     tls_key: Path
+    ssh_port: int
+    ssh_host_key: Path | None
     build: str
     host: str
 
@@ -32,6 +34,7 @@ class Settings:
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Return the settings that ``environment``, else the process's own, holds. Raises ConfigurationInvalid."""
     env = os.environ if environment is None else environment
+    ssh_port = _number(env, "COUNTERSIGN_LISTEN_SSH_PORT", "0")
     return Settings(
         prefix=_need(env, "COUNTERSIGN_PREFIX"),
         region=_need(env, "AWS_DEFAULT_REGION") if "AWS_DEFAULT_REGION" in env else _need(env, "AWS_REGION"),
@@ -42,6 +45,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         postgres_port=_number(env, "COUNTERSIGN_LISTEN_POSTGRES_PORT", "5432"),
         tls_certificate=Path(_need(env, "COUNTERSIGN_TLS_CERTIFICATE")),
         tls_key=Path(_need(env, "COUNTERSIGN_TLS_KEY")),
+        ssh_port=ssh_port,
+        ssh_host_key=Path(_need(env, "COUNTERSIGN_SSH_HOST_KEY")) if ssh_port else None,
         build=env.get("COUNTERSIGN_BUILD", "source"),
         host=socket.gethostname(),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from chalicelib.domain.errors import ConfigurationInvalid
+
+_HOST_KEY: Final = re.compile(r"[a-z0-9-]{1,64} [A-Za-z0-9+/]{1,2048}={0,2}\Z")
 
 
 class SystemClock:
@@ -37,7 +41,8 @@ class Settings:
     """What the control plane is told. ``slack_signing_secret`` and ``slack_bot_token`` are references into the secret
     store (names or ARNs), never values; a function's name is ``function_prefix`` and its own. ``public_url`` is the
     API's own origin: issuer and audience of its tokens. ``waiters`` is how many callers may wait for people at once,
-    over all processes: a share of the API function's concurrency (10 of the 50 that a small deployment reserves)."""
+    over all processes: a share of the API function's concurrency (10 of the 50 that a small deployment reserves).
+    ``broker_ssh_port`` is 0 where the broker serves no ssh; ``broker_ssh_host_key`` is its public line."""
 
     store: StoreSettings
     stage: str
@@ -52,6 +57,8 @@ class Settings:
     slack_api_url: str
     function_prefix: str
     waiters: int = 10
+    broker_ssh_port: int = 0
+    broker_ssh_host_key: str = ""
 
 
 def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSettings:
@@ -83,7 +90,16 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         slack_api_url=env.get("COUNTERSIGN_SLACK_API_URL", "https://slack.com/api/"),
         function_prefix=_need(env, "COUNTERSIGN_FUNCTION_PREFIX"),
         waiters=_number(env, "COUNTERSIGN_WAITERS", default="10"),
+        broker_ssh_port=_number(env, "COUNTERSIGN_BROKER_SSH_PORT", default="0"),
+        broker_ssh_host_key=_host_key(env.get("COUNTERSIGN_BROKER_SSH_HOST_KEY", "")),
     )
+
+
+def _host_key(line: str) -> str:
+    # It becomes a line of every client's known_hosts: a second line, or a marker, would be believed as well.
+    if line and not _HOST_KEY.match(line):
+        raise ConfigurationInvalid("the environment variable COUNTERSIGN_BROKER_SSH_HOST_KEY is no public host key")
+    return line
 
 
 def _need(env: Mapping[str, str], name: str) -> str:

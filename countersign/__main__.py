@@ -1,35 +1,80 @@
 """The command line's entry: read the arguments, run one command, turn what happened into text and an exit code.
 
-What a pipeline runs (`exec`, `env`, `request`, `status`, `targets`) imports the standard library only; `review`,
-`config` and `dev` need extras and import them when they are called. Exit codes: ``countersign.failures.Exit``.
+What a pipeline runs is the standard library, and ``cryptography`` where a key is used; `review`, `config`, `dev` and
+what reads the archive need extras. Both are imported when they are needed. Exit codes: ``countersign.failures.Exit``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TextIO
 
 from chalicelib.domain.errors import AccessError
 from countersign.api import Clock
-from countersign.commands import config_check, env, request, review, run, status, targets
 from countersign.commands.asking import Invocation
-from countersign.commands.dev import dev
 from countersign.failures import Exit, Failure, failure_of
 from countersign.output import Output
 from countersign.settings import SystemClock, read_settings
 
 Command = Callable[[Invocation], int]
+Adder = Callable[[argparse.ArgumentParser], None]
 
-_COMMANDS: Final[Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], None], Command]]] = {
-    "exec": ("get a session, run a command in it, pass its exit code on", run.add, run.execute),
-    "request": ("ask for a session and say what became of it", request.add, request.request),
-    "status": ("say what a session is now", status.add, status.status),
-    "targets": ("list what you may ask for", targets.add, targets.targets),
-    "env": ("print a session's variables for a shell, a dotenv file or GitHub", env.add, env.env),
-    "review": ("who initiated, what was done, who approved, where it is recorded", review.add, review.review),
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One command: what `--help` says of it, and where it is: the module in ``countersign.commands``, the function that
+    runs it and the one that adds its arguments. ``remote``: it speaks to a service, so it takes --api."""
+
+    about: str
+    module: str
+    run: str
+    add: str = "add"
+    remote: bool = True
+
+    def load(self) -> tuple[Adder, Command]:
+        found = importlib.import_module(f"countersign.commands.{self.module}")
+        return getattr(found, self.add), getattr(found, self.run)
+
+
+# Only a command that is called is imported: all of them together would take as long as the call itself.
+_COMMANDS: Final[Mapping[str, _Entry]] = {
+    "exec": _Entry("get a session, run a command in it, pass its exit code on", "run", "execute"),
+    "request": _Entry("ask for a session and say what became of it", "request", "request"),
+    "status": _Entry("say what a session is now", "status", "status"),
+    "targets": _Entry("list what you may ask for", "targets", "targets"),
+    "env": _Entry("print a session's variables for a shell, a dotenv file or GitHub", "env", "env"),
+    "agent": _Entry("run a command as a hop of its own, with none of the job's credentials", "agent", "agent"),
+    "delegate": _Entry("make a ticket that lets one child in below this caller", "delegate", "delegate"),
+    "key": _Entry("print the thumbprint of this caller's key, for a ticket that names it", "key", "key"),
+    "revoke": _Entry("end a hop, a session or a chain with all below it, now", "revoke", "revoke"),
+    "login": _Entry("log in as a person, at the identity provider", "login", "login"),
+    "review": _Entry(
+        "who initiated, what was done, who approved, where it is recorded", "review", "review", remote=False
+    ),
+    "verify": _Entry("check evidence or a copy of it, with public keys alone", "verify", "verify", remote=False),
+    "evidence": _Entry("copy all evidence of a session or chain into a folder", "evidence", "evidence", remote=False),
+    "replay": _Entry("play a session's recordings in this terminal", "replay", "replay", remote=False),
+}
+_GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
+    "chain": (
+        "show or verify a chain: who let whom in",
+        {
+            "show": _Entry("the tree of hops, as the service tells it", "chain", "show", "add_show"),
+            "verify": _Entry("recompute every hash, signature and link", "chain", "verify", "add_verify"),
+        },
+    ),
+    "config": (
+        "check a configuration bundle",
+        {
+            "check": _Entry(
+                "say what is wrong with a bundle: file, line, remedy", "config_check", "config_check", remote=False
+            )
+        },
+    ),
 }
 # Which extra brings a module that the base install lacks.
 _EXTRA_OF: Final = {
@@ -37,9 +82,10 @@ _EXTRA_OF: Final = {
     **dict.fromkeys(("postgast", "re2", "uvloop"), "broker"),
 }
 _EPILOG: Final = (
-    "exit codes: the command's own (exec); 77 denied; 75 still pending; 69 unreachable; 64 usage; "
-    "65 what was read does not hold. COUNTERSIGN_API says where the service is; the caller's OIDC token is "
-    "COUNTERSIGN_ID_TOKEN or is fetched from the CI's own environment."
+    "exit codes: the command's own (exec, agent); 77 denied; 75 still pending; 69 unreachable; 64 usage; "
+    "65 what was read does not hold; 78 it holds, by keys that nobody vouched for. COUNTERSIGN_API says where the "
+    "service is; the caller's OIDC token is COUNTERSIGN_ID_TOKEN or is fetched from the CI's own environment; "
+    "COUNTERSIGN_IDENTITY names the file with its key, where it is not to be found by itself."
 )
 
 
@@ -61,7 +107,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of ``arguments``: a command that they do not name has no arguments in it."""
     # Before or after the command's name: without SUPPRESS the command's own default would undo what stood before it.
     plain = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     plain.add_argument("--json", action="store_true", help="one JSON object on stdout, for programs")
@@ -71,15 +118,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="countersign", description=about_all, epilog=_EPILOG, parents=[caller])
     parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, (about, add, command) in _COMMANDS.items():
-        sub = commands.add_parser(name, help=about, parents=[plain if name == "review" else caller])
-        sub.set_defaults(run=command)
-        add(sub)
-    configuration = commands.add_parser("config", help="check a configuration bundle")
-    actions = configuration.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    check = actions.add_parser("check", help="say what is wrong with a bundle: file, line, remedy", parents=[plain])
-    check.set_defaults(run=config_check.config_check)
-    config_check.add(check)
+
+    def add(to: argparse._SubParsersAction[_Parser], name: str, entry: _Entry) -> None:
+        sub = to.add_parser(name, help=entry.about, parents=[caller if entry.remote else plain])
+        if name in arguments:
+            adder, command = entry.load()
+            sub.set_defaults(run=command)
+            adder(sub)
+
+    for name, entry in _COMMANDS.items():
+        add(commands, name, entry)
+    for group, (about, entries) in _GROUPS.items():
+        parent = commands.add_parser(group, help=about)
+        actions = parent.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+        for name, entry in entries.items():
+            if group in arguments:
+                add(actions, name, entry)
     commands.add_parser("dev", help="run the whole service on this machine, until Ctrl-C", add_help=False)
     return parser
 
@@ -98,8 +152,10 @@ def main(
     output = Output(as_json="--json" in ours, colour=False, out=out, err=err)
     try:
         if ours[:1] == ["dev"]:
+            from countersign.commands.dev import dev
+
             return dev(arguments[1:])
-        options = _parser().parse_args(ours, argparse.Namespace(json=False, api=""))
+        options = _parser(ours).parse_args(ours, argparse.Namespace(json=False, api=""))
         options.command = command
         settings = read_settings(environment)
         output = Output(as_json=options.json, colour=settings.colour, out=out, err=err)

@@ -1,6 +1,6 @@
 """The HTTP client: one request at a time, everything bounded, and refusals turned into Failures.
 
-Rules: no redirect is followed (a redirect would take the bearer token elsewhere); no proxy for loopback; a response has
+Rules: no redirect is followed (a redirect would take the token elsewhere); no proxy for loopback; a response has
 at most ``MAX_BODY`` bytes and ``DEADLINE_S`` seconds whatever rate it drips at; 429 and 503 are tried again after
 ``Retry-After``, and a lost connection only where repeating is harmless; both within ``RETRY_BUDGET_S``. Certificates
 are always verified, by the system's roots or ``SSL_CERT_FILE``.
@@ -19,6 +19,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Final, NoReturn, Protocol
 
 from chalicelib.domain.secret import Secret
@@ -30,6 +32,7 @@ DEADLINE_S: Final = 25.0  # API Gateway itself gives up after 29 s; our longest 
 _SOCKET_S: Final = 10.0  # silence on one read or connect
 RETRY_BUDGET_S: Final = 60.0
 _MOST_TRIES: Final = 6
+_CLOCK_OFF_S: Final = 30.0  # the service takes proofs of the last 60 s: half of that is no network delay
 _CHUNK: Final = 64 * 1024
 _AGENT: Final = "countersign-cli/1"
 
@@ -37,9 +40,27 @@ _AGENT: Final = "countersign-cli/1"
 class Clock(Protocol):
     """Time and waiting, as ``settings.SystemClock`` gives them."""
 
+    def now(self) -> datetime: ...
+
     def monotonic_s(self) -> float: ...
 
     def sleep(self, seconds: float) -> None: ...
+
+
+class Presented(Protocol):
+    """What a request presents of who sends it. Asked at each sending: a proof counts once, so a retry has another."""
+
+    def headers(self, method: str, url: str) -> Mapping[str, str]: ...
+
+
+class Bearer:
+    """A token that whoever holds it may use: only for the CI's own runner, never for a token of ours."""
+
+    def __init__(self, token: Secret) -> None:
+        self._token = token
+
+    def headers(self, _method: str, _url: str) -> Mapping[str, str]:
+        return {"Authorization": f"Bearer {self._token.expose()}"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +97,7 @@ class HttpClient:
         method: str,
         url: str,
         *,
-        bearer: Secret | None = None,
+        presented: Presented | None = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         repeatable: bool,
@@ -84,11 +105,11 @@ class HttpClient:
         """Send and return the answer of a success (2xx). Raises Failure otherwise: the service's own refusal, or
         unreachable. ``repeatable``: a repeat changes nothing more than the first did."""
         sent = {"Accept": "application/json", "User-Agent": _AGENT, **(headers or {})}
-        if bearer is not None:
-            sent["Authorization"] = f"Bearer {bearer.expose()}"
         started = self._clock.monotonic_s()
         for attempt in range(_MOST_TRIES):
             wait_s, failure = 0.0, Failure(Exit.UNREACHABLE, "")
+            if presented is not None:
+                sent |= presented.headers(method, url)
             try:
                 return self._once(urllib.request.Request(url, body, sent, method=method))  # noqa: S310 - Address checked it
             except _Busy as busy:
@@ -112,7 +133,24 @@ class HttpClient:
         except urllib.error.HTTPError as error:
             with error:
                 data = self._read(error)
-            _refuse(error.code, data, error.headers.get("Retry-After", ""))
+            try:
+                _refuse(error.code, data, error.headers.get("Retry-After", ""))
+            except Failure as failure:
+                if failure.code == "invalid_dpop_proof":
+                    failure.hint = self._clock_hint(error.headers.get("Date", "")) or failure.hint
+                raise
+
+    def _clock_hint(self, date: str) -> str:
+        """Return what to do where it is this machine's clock that makes our proofs wrong (RFC 9449 section 11.1)."""
+        try:
+            there = parsedate_to_datetime(date)
+            off_s = (self._clock.now() - there).total_seconds()
+        except (TypeError, ValueError):
+            return ""
+        if abs(off_s) < _CLOCK_OFF_S:
+            return ""
+        where = "ahead of" if off_s > 0 else "behind"
+        return f"This machine's clock is {abs(off_s):.0f} s {where} the service's: set it."
 
     def _read(self, response: http.client.HTTPResponse | urllib.error.HTTPError) -> bytes:
         """Return the body, within the bounds: a peer that drips a byte now and then ends at the deadline too."""
@@ -189,7 +227,7 @@ def _refuse(status: int, data: bytes, retry_after: str) -> NoReturn:
         told = _object(data, status)
     except Failure:
         told = {}
-    code = text_of(told, "code")
+    code = text_of(told, "code") or text_of(told, "error")
     message = text_of(told, "message") or text_of(told, "error_description") or text_of(told, "error")
     failure = Failure(
         exit_of(code, status),

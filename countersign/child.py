@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
@@ -40,7 +41,18 @@ def find_command(command: Sequence[str], environment: Mapping[str, str]) -> str:
     raise Failure(Exit.NOT_FOUND, f"{program} was not found", hint="Nobody was asked; nothing was started.")
 
 
-def run(program: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Meanwhile:
+    """What is to be done while the command runs: ``do`` first after ``first_s`` seconds, then after as many as it
+    returns; None: not again. It is called between two waits for the command, on the one thread that there is."""
+
+    first_s: float
+    do: Callable[[], float | None]
+
+
+def run(
+    program: str, command: Sequence[str], environment: Mapping[str, str], meanwhile: Meanwhile | None = None
+) -> int:
     """Run ``command`` (its first word is what it sees as its name; ``program`` is the file) and return its exit code,
     128 + the signal where one ended it. Raises Failure (126)."""
     with _passing_on() as started:
@@ -49,8 +61,19 @@ def run(program: str, command: Sequence[str], environment: Mapping[str, str]) ->
         except OSError as error:
             raise Failure(Exit.NOT_EXECUTABLE, f"{program} cannot be run: {error.strerror}") from error
         started(process)
-        code = process.wait()
+        code = _ended(process, meanwhile)
     return code if code >= 0 else 128 - code
+
+
+def _ended(process: subprocess.Popen[bytes], meanwhile: Meanwhile | None) -> int:
+    """Return the exit code, having done ``meanwhile`` as often as it asked for."""
+    pause_s = None if meanwhile is None else meanwhile.first_s
+    while meanwhile is not None and pause_s is not None:
+        try:
+            return process.wait(max(0.0, pause_s))
+        except subprocess.TimeoutExpired:
+            pause_s = meanwhile.do()
+    return process.wait()
 
 
 @contextmanager

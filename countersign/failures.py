@@ -25,6 +25,7 @@ class Exit(IntEnum):
     INTERNAL = 70  # EX_SOFTWARE: a fault of ours
     PENDING = 75  # EX_TEMPFAIL: people have not answered yet; the id to resume is printed
     DENIED = 77  # EX_NOPERM: refused by a rule, a person, or for want of an identity
+    UNANCHORED = 78  # EX_CONFIG: it verifies, by keys that nobody vouched for but whoever showed it
     NOT_EXECUTABLE = 126  # what POSIX shells answer for a command that is there and cannot be run
     NOT_FOUND = 127  # ... and for one that is not there
     INTERRUPTED = 130  # 128 + SIGINT

@@ -50,6 +50,11 @@ class Output:
         if not self.as_json:
             print(text, file=self._out)
 
+    def part(self, text: str) -> None:
+        """Print what is no line of its own, at once: a recording that is played. ``text`` must be safe already."""
+        if not self.as_json:
+            print(text, end="", file=self._out, flush=True)
+
     def raw(self, text: str) -> None:
         """Print what a shell or a file will read, whether or not ``--json``."""
         print(text, file=self._out)

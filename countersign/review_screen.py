@@ -1,25 +1,25 @@
-"""An access review as one screen of text, and as JSON.
+"""An access review as text: the tree of hops, and under each hop its sessions and what was done in them.
 
 It answers an auditor's three questions in their order: who initiated it; which downstream agents did what; was each
-step approved and recorded. Rules: every text in a review was written by whoever is reviewed, so all of it passes
-``printable``; nothing that does not verify is shown as if it did; what does not fit is counted, never left out unsaid.
+step approved and recorded. What is unusual stands first. Rules: every text in a review was written by whoever is
+reviewed, so all of it passes ``printable``; nothing that does not verify is shown as if it did; what does not fit is
+counted, never left out unsaid.
 
 What it does not do: read or verify anything (``chalicelib.services.review``).
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from countersign.printable import counted, padded, safe_line, width
+from countersign.printable import counted, safe_line, width
+from countersign.review_operations import day_of, operation_lines, people, time_of
 
 if TYPE_CHECKING:
     from chalicelib.services.reviewed import (
         AccessReview,
-        ReviewedApproval,
         ReviewedHop,
         ReviewedOperation,
         ReviewedRecording,
@@ -28,43 +28,87 @@ if TYPE_CHECKING:
 
 Paint = Callable[..., str]
 
-MOST_OPERATIONS: Final = 12  # two lines each: with the rest around them a screen of 50 lines is full
-_OUTCOME_COLUMNS: Final = 16  # "UPDATE 10000000" and "refused 42501" fit
-_VERDICTS: Final = {
-    ("forward", False): ("forwarded", "green"),
-    ("mask", False): ("masked", "green"),
-    ("forward", True): ("held, ran", "yellow"),
-    ("mask", True): ("held, ran", "yellow"),
-    ("block", False): ("blocked", "red"),
-    ("block", True): ("held, refused", "red"),
-    ("hold", True): ("held", "yellow"),
-}
-_VERDICT_COLUMNS: Final = max(len(word) for word, _ in _VERDICTS.values())
+MOST_OPERATIONS: Final = 12  # of a session, two lines each: with the rest around them a screen of 50 lines is full
+_MOST_SCOPE: Final = 6  # permissions of a hop on its line; the rest are counted
+_OPAQUE: Final = frozenset({"opaque", "shell"})
 
 
-def screen(review: AccessReview, paint: Paint, columns: int, *, every: bool) -> Iterator[str]:
-    """Give the lines. ``every``: all operations, however many; else those that people or rules stopped come first."""
-    verdict = paint("VERIFIED", "green", "bold") if review.verified else paint("NOT VERIFIED", "red", "bold")
+def screen(review: AccessReview, paint: Paint, columns: int, *, every: bool, anchored: bool = True) -> Iterator[str]:
+    """Give the lines. ``every``: all operations, however many; else those that people or rules stopped come first.
+    ``anchored``: somebody vouches for the keys that everything was verified with."""
+    if not review.verified:
+        verdict = paint("NOT VERIFIED", "red", "bold")
+    elif not anchored:
+        verdict = paint("UNANCHORED", "yellow", "bold") + "  it holds, by keys that only the copy itself vouches for"
+    else:
+        verdict = paint("VERIFIED", "green", "bold")
     yield f"{paint('ACCESS REVIEW', 'bold')}  chain {safe_line(review.txn)}  {verdict}"
-    yield paint(f"read back and checked at {_moment(review.reviewed_at)}: signatures, hashes, sequence", "dim")
+    yield paint(f"read back and checked at {day_of(review.reviewed_at)}: signatures, links, hashes, sequence", "dim")
+    yield from _findings(review, paint)
+    yield from _unusual(review, paint, columns)
     yield ""
     yield paint("WHO INITIATED IT", "bold", "cyan")
     yield from _initiator(review, paint, columns)
     yield ""
-    yield paint("THROUGH WHOM", "bold", "cyan")
-    yield from _hops(review.hops, paint)
-    for session in review.sessions:
-        yield ""
-        yield paint("WHAT WAS DONE", "bold", "cyan")
-        yield from _session(session, paint, columns, every=every)
-        yield ""
-        yield paint("WHERE IT IS RECORDED", "bold", "cyan")
-        yield from _recordings(session.recordings, paint, columns)
-    if review.findings:
-        yield ""
-        yield paint(f"FINDINGS: {len(review.findings)}", "bold", "red")
-        for finding in review.findings:
-            yield f"  {safe_line(finding)}"
+    yield paint("THROUGH WHOM, AND WHAT WAS DONE", "bold", "cyan")
+    yield from _Tree(review, paint, columns, every=every).lines()
+
+
+def _findings(review: AccessReview, paint: Paint) -> Iterator[str]:
+    if not review.findings:
+        return
+    yield ""
+    yield paint(f"FINDINGS: {len(review.findings)}", "bold", "red")
+    for finding in review.findings:  # whole, however long: what is cut here may be the name that matters
+        yield f"  {paint(safe_line(finding.kind.value), 'red')}  {safe_line(str(finding))}"
+
+
+def _unusual(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
+    told = [
+        *_unusual_hops(review),
+        *(line for session in review.sessions for line in _unusual_session(session, review)),
+    ]
+    if not review.accountable:
+        told.insert(0, "nobody is known behind this run: its trigger is unknown")
+    if not told:
+        return
+    yield ""
+    yield paint("UNUSUAL", "bold", "yellow")
+    for line in told:
+        yield from textwrap.wrap(
+            safe_line(line), columns, initial_indent="  ", subsequent_indent="    ", max_lines=3, placeholder=" …"
+        )
+
+
+def _unusual_hops(review: AccessReview) -> Iterator[str]:
+    for hop in review.hops:
+        if hop.revoked is not None and hop.revoked.key != _above(review, hop):
+            why = f"revoked at {time_of(hop.revoked.at)} by {hop.revoked.by}: {hop.revoked.why}"
+            yield f"{_name(hop)} was {why}; what is below ended with it"
+        if hop.assurance == "vouched":
+            yield f"{_name(hop)} is vouched: its parent named its key, and no issuer knows it"
+
+
+def _unusual_session(session: ReviewedSession, review: AccessReview) -> Iterator[str]:
+    hops = {hop.id: hop for hop in review.hops}
+    where = f"{session.target} ({session.id})"
+    if session.revoked is not None:
+        yield f"{where} was revoked at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
+    entered = [hops[recording.target_hop].assurance for recording in session.recordings if recording.target_hop in hops]
+    if "bearer" in entered:
+        yield f"{where} was entered with its secret alone: whoever could read it was its owner (bearer)"
+    opaque = sum(bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions}) for op in session.operations)
+    if opaque:
+        yield f"{where} ran {counted(opaque, 'opaque operation')}: what they did could not be read before they ran"
+    unknown = sum(op.verdict in {"forward", "mask"} and op.status in {"", "unknown"} for op in session.operations)
+    if unknown:
+        yield f"{where} has {counted(unknown, 'operation')} of which nobody knows how they ended"
+
+
+def _above(review: AccessReview, hop: ReviewedHop) -> str:
+    """Return the key with which the hop above was revoked, empty where it was not."""
+    parent = next((other for other in review.hops if other.id == hop.parent), None)
+    return parent.revoked.key if parent is not None and parent.revoked is not None else ""
 
 
 def _initiator(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
@@ -74,110 +118,158 @@ def _initiator(review: AccessReview, paint: Paint, columns: int) -> Iterator[str
     kept = " · ".join(f"{name} {value}" for name, value in review.initiator_attributes)
     if kept:
         yield f"  {safe_line(kept, columns - 2)}"
-    people = ", ".join(f"{name} ({alias})" if name else alias for alias, name in review.accountable)
-    yield f"  behind the run: {safe_line(people) or paint('unknown', 'yellow')}"
+    people_behind = ", ".join(f"{name} ({alias})" if name else alias for alias, name in review.accountable)
+    yield f"  behind the run: {safe_line(people_behind) or paint('unknown', 'yellow')}"
 
 
-def _hops(hops: Sequence[ReviewedHop], paint: Paint) -> Iterator[str]:
-    rows = [
-        (
-            str(hop.depth),
-            safe_line(hop.kind),
-            safe_line(f"{hop.principal} on {hop.target}" if hop.target else hop.identity.name, 60),
-            safe_line(hop.assurance),
-            _time(hop.issued_at),
+class _Tree:
+    """The hops with their sessions. A hop or session that hangs on nothing is shown at the root, never left out."""
+
+    def __init__(self, review: AccessReview, paint: Paint, columns: int, *, every: bool) -> None:
+        self._review = review
+        self._paint = paint
+        self._columns = columns
+        self._every = every
+        self._hops = {hop.id: hop for hop in review.hops}
+        self._targets = {hop.id: hop for hop in review.hops if hop.kind == "target"}
+        self._drawn: set[str] = set()
+
+    def lines(self) -> Iterator[str]:
+        for hop in self._review.hops:
+            if hop.id not in self._targets and hop.parent not in self._hops:
+                yield from self._hop(hop, "  ", "  ")
+        for hop in self._review.hops:
+            if hop.id not in self._drawn and hop.id not in self._targets:
+                yield from self._hop(hop, "  ", "  ")  # a loop: it hangs below itself
+        for session in self._review.sessions:
+            if session.leaf_hop not in self._hops:
+                yield from self._session(session, "  ", "  ", last=True)
+
+    def _hop(self, hop: ReviewedHop, first: str, rest: str) -> Iterator[str]:
+        if hop.id in self._drawn:
+            return
+        self._drawn.add(hop.id)
+        below = [other for other in self._review.hops if other.parent == hop.id and other.id not in self._targets]
+        sessions = [session for session in self._review.sessions if session.leaf_hop == hop.id]
+        stem = f"{rest}│  " if below or sessions else f"{rest}   "
+        yield self._hop_head(hop, first)
+        yield from self._hop_facts(hop, stem)
+        for number, session in enumerate(sessions):
+            yield rest + "│"
+            yield from self._session(session, f"{rest}│  ", stem, last=not below and number == len(sessions) - 1)
+        for number, child in enumerate(below):
+            yield rest + "│"
+            last = number == len(below) - 1
+            yield from self._hop(child, f"{rest}└─ " if last else f"{rest}├─ ", f"{rest}   " if last else f"{rest}│  ")
+
+    def _hop_head(self, hop: ReviewedHop, first: str) -> str:
+        paint = self._paint
+        match hop.assurance:
+            case "attested":
+                assured = paint("attested", "green")
+            case "vouched":
+                assured = paint("VOUCHED", "yellow", "bold")
+            case other:
+                assured = paint(safe_line(other).upper(), "yellow", "bold")
+        signed = paint("signed", "green") if hop.verified else paint("NOT VERIFIED", "red", "bold")
+        name = paint(safe_line(_name(hop), self._columns // 3), "bold")
+        return f"{first}{name}  {assured}  {paint(safe_line(hop.id), 'dim')}  {signed}"
+
+    def _hop_facts(self, hop: ReviewedHop, stem: str) -> Iterator[str]:
+        paint, room = self._paint, self._columns - width(stem)
+        parent = self._hops.get(hop.parent)
+        narrower = "; less than its parent" if parent is not None and parent.scope != hop.scope else ""
+        scope = " ".join(hop.scope[:_MOST_SCOPE]) + (
+            f" and {len(hop.scope) - _MOST_SCOPE} more" if hop.scope[_MOST_SCOPE:] else ""
         )
-        for hop in hops
-    ]
-    widths = [max(width(row[column]) for row in rows) for column in range(5)] if rows else []
-    for hop, row in zip(hops, rows, strict=True):
-        cells = "  ".join(padded(cell, widths[column]) for column, cell in enumerate(row))
-        yield f"  {cells}  {paint('signed', 'green') if hop.verified else paint('NOT VERIFIED', 'red', 'bold')}"
+        depth = f"depth {hop.depth} of {hop.max_depth}" if hop.max_depth else f"depth {hop.depth}"
+        yield stem + safe_line(f"may {scope or 'nothing'}{narrower}; {depth}; until {time_of(hop.expires_at)}", room)
+        if hop.parent and parent is not None:
+            how = f"vouched for by {_name(parent)}" if hop.assurance == "vouched" else f"by {hop.identity.issuer}"
+            teams = f"; team {', '.join(hop.teams)}" if hop.teams and hop.teams != parent.teams else ""
+            let_in = f"; ticket {hop.ticket}" if hop.ticket else ""
+            yield stem + paint(safe_line(f"{how}, let in at {time_of(hop.issued_at)}{teams}{let_in}", room), "dim")
+        if hop.revoked is not None:
+            own = hop.revoked.key != _above(self._review, hop)
+            how = f"by {hop.revoked.by}: {hop.revoked.why}" if own else f"with the hop above it ({hop.revoked.key})"
+            yield stem + paint(safe_line(f"REVOKED at {time_of(hop.revoked.at)} {how}", room), "red", "bold")
+
+    def _session(self, session: ReviewedSession, first: str, stem: str, *, last: bool) -> Iterator[str]:
+        paint = self._paint
+        rest = stem if not last else first
+        room = self._columns - width(rest)
+        where = f"{session.target} as {session.principal}" if session.principal else session.target
+        head = f"{paint('SESSION', 'cyan')} {paint(safe_line(where, room // 2), 'bold')}"
+        yield f"{first}{head}  {paint(safe_line(session.id), 'dim')}  {safe_line(session.status)}"
+        yield rest + safe_line(f"reason: {session.reason}", room)
+        yield from self._granted(session, rest, room)
+        operations = session.operations if self._every else _most_telling(session.operations)
+        for operation in operations:
+            for line in operation_lines(operation, paint, room):
+                yield rest + line
+        left = len(session.operations) - len(operations)
+        if left:
+            yield rest + paint(f"and {left} more, each allowed without approval; --all shows them", "dim")
+        if not session.operations:
+            yield rest + "nothing was done"
+        for recording in session.recordings:
+            yield from self._recording(recording, rest, room)
+        if not session.recordings:
+            yield rest + "no connection was opened"
+
+    def _granted(self, session: ReviewedSession, rest: str, room: int) -> Iterator[str]:
+        paint = self._paint
+        approved = [approval for approval in session.approvals if approval.approved]
+        refused = [approval for approval in session.approvals if not approval.approved]
+        rules = " + ".join(session.rules) or "no rule"
+        asked = f"asked at {time_of(session.requested_at)}"
+        if refused:
+            said = paint(safe_line(f"{asked}; refused by {people(refused)}", room), "red")
+        elif approved:
+            said = paint(safe_line(f"{asked}; approved by {people(approved)}", room), "green")
+        elif session.granted_at is None:
+            said = safe_line(f"{asked}; no approval was given", room)
+        else:
+            said = safe_line(f"{asked}; allowed by {rules}, none required", room)
+        yield rest + said
+        if session.granted_at is None:
+            why = f" ({session.close_reason})" if session.close_reason else ""
+            yield rest + safe_line(f"never granted{why}", room)
+        elif approved:
+            yield rest + safe_line(f"granted by {rules}; until {time_of(session.expires_at)}", room)
+        else:
+            yield rest + safe_line(f"granted until {time_of(session.expires_at)}", room)
+        if session.revoked is not None:
+            why = f"REVOKED at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
+            yield rest + paint(safe_line(why, room), "red", "bold")
+
+    def _recording(self, recording: ReviewedRecording, rest: str, room: int) -> Iterator[str]:
+        paint = self._paint
+        state = paint("signed, verified", "green") if recording.verified else paint("NOT VERIFIED", "red", "bold")
+        ended = f"to {time_of(recording.sealed_at)}, {recording.exit}" if recording.sealed_at else "not sealed"
+        gaps = counted(len(recording.gaps), "gap") if recording.gaps else "no gaps"
+        if not recording.verified and not recording.gaps:
+            gaps = "gaps unknown"  # only a manifest that verifies can say that nothing is missing
+        where = f"from {recording.peer}, {time_of(recording.opened_at)} {ended}"
+        hop = self._targets.get(recording.target_hop)
+        if hop is None or not hop.verified:
+            state += "; " + paint("TARGET HOP NOT VERIFIED", "red", "bold")
+        yield rest + safe_line(f"recorded: {recording.connection_id} {where}", room)
+        yield f"{rest}  {counted(recording.segments, 'segment')}, {counted(recording.frames, 'frame')}, {gaps}: {state}"
+        yield rest + "  " + paint(_manifest(recording.manifest_key, room - 2), "dim")
 
 
-def _session(session: ReviewedSession, paint: Paint, columns: int, *, every: bool) -> Iterator[str]:
-    where = f"{session.target} as {session.principal}" if session.principal else session.target
-    yield f"  {paint(safe_line(where), 'bold')}  {safe_line(session.id)}  {safe_line(session.status)}"
-    yield f"  {safe_line(f'reason: {session.reason}', columns - 2)}"
-    yield f"  asked at {_time(session.requested_at)}; {_asked(session, paint)}"
-    yield f"  {safe_line(_granted(session), columns - 2)}"
-    operations = session.operations if every else _most_telling(session.operations)
-    for operation in operations:
-        yield from _operation(operation, paint, columns)
-    left = len(session.operations) - len(operations)
-    if left:
-        yield paint(f"  and {left} more, each allowed without approval; --all shows them", "dim")
-    if not session.operations:
-        yield "  nothing was done"
+def _manifest(key: str, room: int) -> str:
+    """Return a manifest's key; where it does not fit, without the session's id, which stands above it."""
+    line = safe_line(key)
+    parts = line.split("/")
+    if len(line) > room and len(parts) == 5:
+        line = "/".join((*parts[:3], "…", parts[4]))
+    return safe_line(line, room) or "no manifest"
 
 
-def _asked(session: ReviewedSession, paint: Paint) -> str:
-    approved = [approval for approval in session.approvals if approval.approved]
-    refused = [approval for approval in session.approvals if not approval.approved]
-    if refused:
-        return paint(f"refused by {_people(refused)}", "red")
-    if approved:
-        return paint(f"approved by {_people(approved)}", "green")
-    return "no approval was given" if session.granted_at is None else "no approval required"
-
-
-def _granted(session: ReviewedSession) -> str:
-    if session.granted_at is None:
-        return "never granted" + (f" ({session.close_reason})" if session.close_reason else "")
-    return f"granted by {', '.join(session.rules)}; until {_time(session.expires_at)}"
-
-
-def _operation(operation: ReviewedOperation, paint: Paint, columns: int) -> Iterator[str]:
-    word, colour = _VERDICTS.get((operation.verdict, operation.held), (safe_line(operation.verdict, 14), "red"))
-    outcome = _outcome(operation)
-    room = columns - 2 - 8 - 2 - _VERDICT_COLUMNS - 2 - 2 - max(_OUTCOME_COLUMNS, width(outcome))
-    text = safe_line(" ".join(operation.text.split()), max(room, 20))
-    head = f"  {_time(operation.at)}  {paint(padded(word, _VERDICT_COLUMNS), colour)}"
-    yield f"{head}  {padded(text, max(room, 20))}  {outcome}".rstrip()
-    recorded = "recorded" if operation.recorded else "RECORD NOT VERIFIED"
-    why = safe_line(_why(operation), columns - 12 - len(f"; {recorded}"))
-    yield f"{' ' * 12}{paint(why, 'dim')}; {recorded if operation.recorded else paint(recorded, 'red', 'bold')}"
-    if operation.binds:
-        yield f"{' ' * 12}{paint(safe_line('with ' + ', '.join(operation.binds), columns - 12), 'dim')}"
-
-
-def _outcome(operation: ReviewedOperation) -> str:
-    match operation.status:
-        case "ok":
-            return safe_line(operation.tag or f"{operation.rows} rows", 24)
-        case "":
-            return "outcome unknown" if operation.verdict in {"forward", "mask"} else "not run"
-        case status:
-            return safe_line(f"{status} {operation.sqlstate}".rstrip(), 24)
-
-
-def _why(operation: ReviewedOperation) -> str:
-    asked = tuple(rule for approval in operation.approvals for rule in approval.rules)
-    # The rules that people answered come first: they are what a reader must see where the line is too short for all.
-    rules = ", ".join(dict.fromkeys((*asked, *operation.rules))) or "no rule"
-    approved = [approval for approval in operation.approvals if approval.approved]
-    refused = [approval for approval in operation.approvals if not approval.approved]
-    code = f" ({safe_line(operation.code)})" if operation.code and operation.code != "policy_denied" else ""
-    match operation.verdict, operation.held:
-        case "forward" | "mask", True:
-            return f"approved by {_people(approved) or 'nobody'}; {rules}"
-        case "forward" | "mask", False:
-            return f"allowed by {rules}; no approval required"
-        case "block", True:
-            return f"refused by {_people(refused)}; {rules}" if refused else f"not approved{code}; {rules}"
-        case "block", False:
-            return f"blocked by {rules}{code}"
-        case _:
-            return f"waited for approval, and no verdict was recorded; {rules}"
-
-
-def _people(approvals: Sequence[ReviewedApproval]) -> str:
-    shown = []
-    for approval in approvals:
-        doubt = "" if approval.verified else " (SIGNATURE NOT VERIFIED)"
-        known = f" ({approval.person})" if approval.name != approval.person else ""
-        shown.append(f"{safe_line(approval.name + known)} at {_time(approval.at)}{doubt}")
-    return ", ".join(shown)
+def _name(hop: ReviewedHop) -> str:
+    return f"{hop.principal} on {hop.target}" if hop.target else hop.identity.name
 
 
 def _most_telling(operations: Sequence[ReviewedOperation]) -> list[ReviewedOperation]:
@@ -189,46 +281,3 @@ def _most_telling(operations: Sequence[ReviewedOperation]) -> list[ReviewedOpera
 
 def _is_telling(op: ReviewedOperation) -> bool:
     return op.held or op.verdict == "block" or not op.recorded or op.status != "ok"
-
-
-def _recordings(recordings: Sequence[ReviewedRecording], paint: Paint, columns: int) -> Iterator[str]:
-    if not recordings:
-        yield "  no connection was opened"
-    for recording in recordings:
-        state = paint("signed, verified", "green") if recording.verified else paint("NOT VERIFIED", "red", "bold")
-        ended = f"to {_time(recording.sealed_at)}, {recording.exit}" if recording.sealed_at else "not sealed"
-        gaps = counted(len(recording.gaps), "gap") if recording.gaps else "no gaps"
-        if not recording.verified and not recording.gaps:
-            gaps = "gaps unknown"  # only a manifest that verifies can say that nothing is missing
-        where = f"from {recording.peer}, {_time(recording.opened_at)} {ended}"
-        yield f"  {safe_line(recording.connection_id)}  {safe_line(where, columns - 34)}"
-        yield f"    {counted(recording.segments, 'segment')}, {counted(recording.frames, 'frame')}, {gaps}: {state}"
-        yield f"    {paint(safe_line(recording.manifest_key) or 'no manifest', 'dim')}"
-
-
-def _time(moment: datetime | None) -> str:
-    return moment.astimezone(UTC).strftime("%H:%M:%S") if moment else "?"
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def as_json(review: AccessReview) -> dict[str, object]:
-    """Return the review as JSON values; times are RFC 3339. The texts are as they were: JSON escapes them."""
-    told = _plain(asdict(review))
-    if not isinstance(told, dict):
-        raise TypeError("a review is an object")
-    return {"verified": review.verified, **told}
-
-
-def _plain(value: object) -> object:
-    match value:
-        case dict():
-            return {str(name): _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case datetime():
-            return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        case _:
-            return value

@@ -7,26 +7,26 @@ type, so that no caller can take a pending one for a granted one.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeAlias
 
 from chalicelib.domain.identifiers import SESSION_ID
 from chalicelib.domain.secret import Secret
-from countersign.address import parse_address, same_origin
-from countersign.api import Clock, HttpClient, Response, text_of
+from countersign.address import same_origin
+from countersign.api import HttpClient, Response, text_of
 from countersign.failures import Exit, Failure
 from countersign.printable import moment
-from countersign.settings import Settings
-from countersign.tokens import Tokens
+from countersign.service import Service
+from countersign.timestamps import moment_of
 
 WAIT_S: Final = 5  # the most that the service holds one call open
 _LEAST_PAUSE_S: Final = 1.0  # between polls that the service answered at once
-_CLOSING_S: Final = 5.0  # closing is a courtesy to the next reader of the table: it may not hold the job up
+_QUICK_S: Final = 5.0  # closing is a courtesy to the next reader of the table, and a certificate is asked for again
 _KEY: Final = re.compile(r"[A-Za-z0-9._:-]{8,128}\Z")
 
 
@@ -40,28 +40,39 @@ class Wish:
     duration_s: int
     idempotency_key: str
 
-    def body(self) -> bytes:
+    def body(self) -> Mapping[str, object]:
         fields: dict[str, object] = {"target": self.target, "reason": self.reason}
         if self.principal:
             fields["principal"] = self.principal
         if self.duration_s:
             fields["duration_s"] = self.duration_s
-        return json.dumps(fields).encode()
+        return fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Connect:
-    """How to reach the target through the broker. Nothing in it is trusted before ``environment`` checked it."""
+    """How to reach the target through the broker. Nothing in it is trusted before ``environment`` or ``ssh_client``
+    checked it. ``ca_pem`` (postgres) and ``known_hosts`` (ssh) verify the broker; ``secret`` is empty for ssh where it
+    was given out already: a certificate takes its place."""
 
     protocol: str
     host: str
     port: int
     ca_pem: str
+    known_hosts: str
     user: str
     secret: Secret
     database: str
     env: tuple[tuple[str, str], ...]
     command: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Certificate:
+    """One OpenSSH certificate line, not trusted before ``ssh_client`` checked it, and when it ends."""
+
+    line: str
+    ends_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,29 +116,17 @@ def checked_key(text: str) -> str:
 class Sessions:
     """The caller's sessions at one service."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        if not settings.api:
-            raise Failure(
-                Exit.USAGE,
-                "nobody said where Countersign is",
-                hint="Set COUNTERSIGN_API to its address, or use --api. `countersign dev` prints its own.",
-            )
-        self._address = parse_address(settings.api, "the address of Countersign (COUNTERSIGN_API, --api)")
-        self._clock = clock
-        self._http = HttpClient(self._address, clock)
-        self._tokens = Tokens(settings, self._http, clock)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._address = service.address
+        self._clock = service.clock
+        # For what may not hold the job up.
+        self._quick = HttpClient(service.address, service.clock, budget_s=_QUICK_S)
 
     def open(self, wish: Wish) -> State:
         """Ask. Raises Failure where it is refused."""
-        answer = self._http.call(
-            "POST",
-            self._address.url("/v1/sessions"),
-            bearer=self._tokens.bearer(),
-            body=wish.body(),
-            headers={"Content-Type": "application/json", "Idempotency-Key": wish.idempotency_key},
-            repeatable=True,
-        )
-        return self._state(answer)
+        keyed = {"Idempotency-Key": wish.idempotency_key}
+        return self._state(self._service.post("/v1/sessions", wish.body(), repeatable=True, headers=keyed))
 
     def look(self, session_id: str) -> State:
         """Return the state without waiting, and without taking the secret. Raises Failure."""
@@ -162,24 +161,36 @@ class Sessions:
     def close(self, session_id: str) -> None:
         """End the session: nothing of it is left to use. A service that cannot be reached ends it by its expiry, so
         that failure is not raised. Idempotent."""
-        closing = HttpClient(self._address, self._clock, budget_s=_CLOSING_S)
         try:
-            closing.call(
+            self._quick.call(
                 "DELETE",
                 self._address.url(f"/v1/sessions/{session_id}"),
-                bearer=self._tokens.bearer(),
+                presented=self._service.tokens.presented(),
                 repeatable=True,
             )
         except Failure:
             return
 
+    def certificate(self, session_id: str, public_key: str, *, quick: bool = False) -> Certificate:
+        """Return a new certificate of the session for ``public_key``, an OpenSSH line; the ones before stay good to
+        their ends. ``quick``: give up soon. Raises Failure."""
+        answer = self._service.post(
+            f"/v1/sessions/{checked_session(session_id)}/certificate",
+            {"ssh_public_key": public_key},
+            repeatable=True,
+            http=self._quick if quick else None,
+        )
+        line, ends_at = text_of(answer.body, "certificate"), moment_of(answer.body.get("expires_at"))
+        if not line or ends_at is None:
+            raise _senseless("certificate")
+        return Certificate(line=line, ends_at=ends_at)
+
     def targets(self) -> Response:
         """Return the service's list of what this caller may ask for."""
-        url = self._address.url("/v1/targets")
-        return self._http.call("GET", url, bearer=self._tokens.bearer(), repeatable=True)
+        return self._service.get(self._address.url("/v1/targets"))
 
     def _get(self, url: str) -> State:
-        return self._state(self._http.call("GET", url, bearer=self._tokens.bearer(), repeatable=True))
+        return self._state(self._service.get(url))
 
     def _state(self, answer: Response) -> State:
         body = answer.body
@@ -247,7 +258,7 @@ def _needs(told: object) -> tuple[str, ...]:
 
 
 def _connect(told: object) -> Connect | None:
-    if not isinstance(told, dict) or not text_of(told, "secret"):
+    if not isinstance(told, dict) or not (text_of(told, "secret") or text_of(told, "protocol") == "ssh"):
         return None
     port, env = told.get("port"), told.get("env", {})
     if isinstance(port, bool) or not isinstance(port, int):
@@ -259,6 +270,7 @@ def _connect(told: object) -> Connect | None:
         host=text_of(told, "host"),
         port=port,
         ca_pem=text_of(told, "ca_pem"),
+        known_hosts=text_of(told, "known_hosts"),
         user=text_of(told, "user"),
         secret=Secret(text_of(told, "secret")),
         database=text_of(told, "database"),

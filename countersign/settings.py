@@ -28,6 +28,21 @@ CI_TOKEN_VARIABLES: Final = (
     "BITBUCKET_STEP_OIDC_TOKEN",
     "SYSTEM_ACCESSTOKEN",
 )
+# With these a process does what the job may do at the CI service itself.
+CI_CREDENTIALS: Final = (
+    *CI_TOKEN_VARIABLES,
+    "GITHUB_TOKEN",
+    "GH_TOKEN",
+    "CI_JOB_TOKEN",
+    "CI_DEPLOY_PASSWORD",
+    "CI_REGISTRY_PASSWORD",
+    "CI_DEPENDENCY_PROXY_PASSWORD",
+    "CI_REPOSITORY_URL",  # GitLab's holds the job's token
+    "ACTIONS_CACHE_URL",
+    "ACTIONS_RESULTS_URL",
+)
+# Ours, by which a process speaks as the hop that it is: a ticket, a token file, the file with the key and the token.
+OWN_IDENTITY_VARIABLES: Final = ("COUNTERSIGN_IDENTITY", "COUNTERSIGN_TICKET", "COUNTERSIGN_ACTOR_TOKEN_FILE")
 
 
 class SystemClock:
@@ -49,7 +64,10 @@ class Settings:
 
     ``api`` is empty where nobody said it. ``github_url`` and ``github_token`` are how a GitHub Actions job asks its
     runner for an OIDC token; ``github_env`` is the file through which a step sets variables for later steps.
-    ``inherited`` is the whole environment, to be handed on after ``countersign.environment`` cleaned it.
+    ``identity`` is the path of the identity file, ``state`` the folder where such files are kept where it names none
+    (both empty where nobody said it), ``ticket`` the delegation ticket that a parent handed over, ``actor_token_file``
+    where a projected token is found. ``in_ci``: a CI service runs us. ``inherited`` is the whole environment, to be
+    handed on after ``countersign.environment`` cleaned it.
     """
 
     api: str
@@ -58,6 +76,11 @@ class Settings:
     github_token: Secret | None
     github_env: str
     runner_temp: str
+    identity: str
+    state: str
+    ticket: Secret | None
+    actor_token_file: str
+    in_ci: bool
     colour: bool
     inherited: Mapping[str, str] = field(repr=False)
 
@@ -73,9 +96,24 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         github_token=_secret(env, "ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
         github_env=env.get("GITHUB_ENV", ""),
         runner_temp=env.get("RUNNER_TEMP", ""),
+        identity=env.get("COUNTERSIGN_IDENTITY", ""),
+        state=_state(env),
+        ticket=_secret(env, "COUNTERSIGN_TICKET"),
+        actor_token_file=env.get("COUNTERSIGN_ACTOR_TOKEN_FILE", ""),
+        in_ci=env.get("CI", "") not in {"", "0", "false"},
         colour=not env.get("NO_COLOR") and env.get("TERM", "") not in {"", "dumb"},
         inherited=MappingProxyType(dict(env)),
     )
+
+
+def _state(env: Mapping[str, str]) -> str:
+    """Return our folder for what outlives a process; empty where there is none. Source: XDG Base Directory
+    Specification 0.8, which also says that a path that is not absolute is to be ignored."""
+    base = env.get("XDG_STATE_HOME", "")
+    if os.path.isabs(base):
+        return os.path.join(base, "countersign")
+    home = env.get("HOME", "")
+    return os.path.join(home, ".local", "state", "countersign") if os.path.isabs(home) else ""
 
 
 def _secret(env: Mapping[str, str], name: str) -> Secret | None:

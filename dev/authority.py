@@ -1,9 +1,9 @@
-"""The certificate authority of a local stack: one key made at start, one certificate for the broker's listeners.
+"""Who the broker is in a local stack: a certificate by an authority made at start, and an SSH host key.
 
 Rules: keys lie in the state folder, readable by the owner alone; the authority may sign nothing but what it signed
 here (path length 0), and everything ends after ``LIFETIME``. Clients get the authority's certificate in ``connect``;
 it is put into no trust store.
-Source: RFC 5280 sections 4.2.1.6 (names) and 4.2.1.9 (basic constraints).
+Sources: RFC 5280 sections 4.2.1.6 (names) and 4.2.1.9 (basic constraints); sshd(8) "SSH_KNOWN_HOSTS FILE FORMAT".
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from chalicelib.domain.clock import Clock
+from dev.ssh_keys import make_key
 
 LIFETIME: Final = timedelta(days=30)  # a stack runs for hours; a forgotten one does not stay trusted for long
 _SKEW: Final = timedelta(minutes=5)  # a client's clock may be behind
@@ -27,19 +28,27 @@ _SKEW: Final = timedelta(minutes=5)  # a client's clock may be behind
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerIdentity:
-    """PEM files: what the listener presents, its key, and what a client verifies it with."""
+    """PEM files: what the listener presents, its key, and what a client verifies it with; and the SSH host key, its
+    public half as ``TYPE BASE64``."""
 
     certificate: Path
     key: Path
     authority: Path
+    ssh_key: Path
+    ssh_public: str
 
     def authority_pem(self) -> str:
         return self.authority.read_text()
 
+    def write_known_hosts(self, host: str, port: int) -> Path:
+        """Write what an ssh client verifies the broker at ``host`` and ``port`` with; return the file."""
+        path = self.authority.with_name("known_hosts")
+        return _write(path, f"[{host}]:{port} {self.ssh_public}\n".encode(), 0o644)
+
 
 def make_server_identity(folder: Path, clock: Clock) -> ServerIdentity:
-    """Make an authority and a certificate for ``localhost`` and 127.0.0.1 in ``folder``. Replaces earlier ones; the
-    authority's key is forgotten at once, since nothing else is to be signed."""
+    """Make an authority, a certificate for ``localhost`` and 127.0.0.1 and a host key in ``folder``. Replaces
+    earlier ones; the authority's key is forgotten at once, since nothing else is to be signed."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     begins, ends = clock.now() - _SKEW, clock.now() + LIFETIME
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -70,11 +79,13 @@ def make_server_identity(folder: Path, clock: Clock) -> ServerIdentity:
     key_pem = server_key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    pem = serialization.Encoding.PEM
+    pem, ssh = serialization.Encoding.PEM, make_key()
     return ServerIdentity(
         certificate=_write(folder / "broker.crt", server.public_bytes(pem), 0o644),
         key=_write(folder / "broker.key", key_pem, 0o600),
         authority=_write(folder / "ca.crt", authority.public_bytes(pem), 0o644),
+        ssh_key=_write(folder / "ssh_host_key", ssh.private.encode(), 0o600),
+        ssh_public=ssh.public,
     )
 
 

@@ -1,11 +1,10 @@
 """A bundle made ready for the local stack: checked as its author wrote it, then with the addresses that are served
 here.
 
-Rules: the bundle is validated first, unchanged, so that an error names the author's own file and line. Two addresses
-stand for what this stack starts on ports of its own, wherever they appear in ``issuers.yaml`` and the policies:
-``http://127.0.0.1:8477`` for its issuer and ``http://127.0.0.1:8000`` for its API; a target that it serves gets the
-host and port that it listens on. Everything else is taken as it is. ``secrets.yaml`` beside the bundle maps references
-to values.
+Rules: the bundle is validated first, unchanged, so that an error names the author's own file and line. The addresses of
+``PLACES`` stand for what this stack starts on ports of its own, wherever they appear in ``issuers.yaml`` and the
+policies; a target that it serves gets the host and port that it listens on, and what verifies it. Everything else is
+taken as it is. ``secrets.yaml`` beside the bundle maps references to values.
 """
 
 from __future__ import annotations
@@ -23,17 +22,25 @@ from chalicelib.config.loader import load_bundle
 from chalicelib.domain.errors import ConfigurationInvalid
 from chalicelib.policy.engine import compile_policy
 
-ISSUER_PLACE: Final = "http://127.0.0.1:8477"
-API_PLACE: Final = "http://127.0.0.1:8000"
+API: Final = "api"
+CI: Final = "ci"
+CLUSTER: Final = "cluster"
+PEOPLE: Final = "people"
+PLACES: Final[Mapping[str, str]] = {
+    API: "http://127.0.0.1:8000",
+    CI: "http://127.0.0.1:8477",
+    CLUSTER: "http://127.0.0.1:8478",
+    PEOPLE: "http://127.0.0.1:8479",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
-    """Where this stack serves what bundles name; ``targets`` is (host, port) by target."""
+    """Where this stack serves what bundles name: ``places`` by the names of ``PLACES``; ``targets`` is what
+    ``targets.yaml`` then says of each."""
 
-    api: str
-    issuer: str
-    targets: Mapping[str, tuple[str, int]]
+    places: Mapping[str, str]
+    targets: Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +70,16 @@ def with_addresses(configuration: Configuration, served: Served) -> Configuratio
 def _placed(name: str, content: bytes, served: Served) -> bytes:
     if name != ISSUERS and not name.startswith("policies/"):
         return content
-    return content.replace(ISSUER_PLACE.encode(), served.issuer.encode()).replace(
-        API_PLACE.encode(), served.api.encode()
-    )
+    for name, url in served.places.items():
+        content = content.replace(PLACES[name].encode(), url.encode())
+    return content
 
 
-def _with_targets(content: bytes, served: Mapping[str, tuple[str, int]]) -> bytes:
+def _with_targets(content: bytes, served: Mapping[str, Mapping[str, object]]) -> bytes:
     found = yaml.safe_load(content)
     touched = [name for name in served if name in found["targets"]]
     for name in touched:
-        host, port = served[name]
-        found["targets"][name] |= {"host": host, "port": port, "plaintext": True, "ca_pem": ""}
+        found["targets"][name] |= served[name]
     return yaml.safe_dump(found, sort_keys=False, allow_unicode=True).encode() if touched else content
 
 

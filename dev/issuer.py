@@ -1,7 +1,6 @@
 """The local OIDC issuer: mints tokens of the shape that GitHub Actions gives a job.
 
-Rules: RS256 with a key made at start and never written down; the discovery document and the keys are where OpenID
-Connect Discovery 1.0 (section 4) puts them; ``POST /mint`` takes a JSON object of claims and fills in only what the
+Rules: RS256, as GitHub signs (``token_key``); ``POST /mint`` takes a JSON object of claims and fills in only what the
 caller did not give, so that a test can ask for a wrong audience, an expired or a not yet valid token. A claim given as
 ``null`` is left out. ``GET /runner?run=N`` answers as a job's runner does: each call gives a new token of that one run,
 so that several commands of a job act under one chain. Anybody on this machine may mint: it vouches for nobody.
@@ -11,17 +10,13 @@ token".
 
 from __future__ import annotations
 
-import json
 import secrets
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
-
 from chalicelib.domain.clock import Clock
 from dev.loopback import LoopbackServer, Request, Response, as_json
+from dev.token_key import RS256, TokenKey
 
 LIFETIME_S: Final = 300  # GitHub's own tokens live five minutes
 _SKEW_S: Final = 5  # nbf lies this far back, as at GitHub, so that a clock a little behind accepts the token
@@ -33,8 +28,7 @@ class Issuer:
     def __init__(self, clock: Clock, *, audience: str, port: int = 0) -> None:
         self._clock = clock
         self._audience = audience
-        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self._kid = secrets.token_hex(8)
+        self._key = TokenKey(RS256)
         self._server = LoopbackServer("issuer", self.answer, port=port)
 
     @property
@@ -63,9 +57,10 @@ class Issuer:
         """Serve one request; any other path is 404."""
         match request.method, request.path:
             case "GET", "/.well-known/openid-configuration":
-                return as_json(self._discovery())
+                claims = sorted({"iss", "aud", "sub", "iat", "nbf", "exp", *_github_defaults()})
+                return as_json(self._key.discovery(self.url, claims_supported=claims))
             case "GET", "/jwks" | "/.well-known/jwks":  # the second is where GitHub has it
-                return as_json({"keys": [self._public_key()]})
+                return as_json(self._key.jwks())
             case "POST", "/mint":
                 return as_json({"token": self.mint(request.json_object())})
             case "GET", "/runner":
@@ -86,28 +81,7 @@ class Issuer:
         filled = _github_defaults() | {"iss": self.url, "aud": self._audience} | times | claims
         if "sub" not in claims:
             filled["sub"] = f"repo:{filled.get('repository')}:ref:{filled.get('ref')}"
-        given = {name: value for name, value in filled.items() if value is not None}
-        # PyJWT refuses an issuer that is no text, and a test may want exactly such a token: so the bytes are signed as
-        # they are.
-        return jwt.api_jws.encode(_json(given), self._key, algorithm="RS256", headers={"kid": self._kid, "typ": "JWT"})
-
-    def _public_key(self) -> dict[str, Any]:
-        found = RSAAlgorithm.to_jwk(self._key.public_key(), as_dict=True)
-        return {**found, "kid": self._kid, "alg": "RS256", "use": "sig"}
-
-    def _discovery(self) -> dict[str, Any]:
-        return {
-            "issuer": self.url,
-            "jwks_uri": self.jwks_uri,
-            "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["RS256"],
-            "claims_supported": sorted({"iss", "aud", "sub", "iat", "nbf", "exp", *_github_defaults()}),
-        }
-
-
-def _json(claims: dict[str, Any]) -> bytes:
-    return json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
+        return self._key.sign(filled)
 
 
 def _new_run() -> int:

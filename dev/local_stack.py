@@ -17,9 +17,10 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -29,33 +30,40 @@ from boto3.session import Session
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import ConfigurationInvalid, StoreUnavailable
 from chalicelib.domain.secret import Secret
+from chalicelib.domain.target import CERTIFICATE
 from chalicelib.domain.verifier import new_session_secret
 from chalicelib.settings import StoreSettings
-from dev import seed
 from dev.authority import ServerIdentity, make_server_identity
-from dev.configuration import Configuration, Served, read_configuration, with_addresses
+from dev.configuration import API, Configuration, Served, read_configuration, with_addresses
 from dev.emulator import ACCOUNT, Emulator, start_ministack
 from dev.invocation import Callers
-from dev.issuer import Issuer
+from dev.issuers import Issuers
 from dev.lambdas import Answered, Function, Lambdas, start_host
+from dev.log_pump import LogPump
+from dev.part_settings import (
+    BOT_TOKEN,
+    BROKER_HOST,
+    BUCKET,
+    FUNCTION_PREFIX,
+    PREFIX,
+    REGION,
+    SIGNING_SECRET,
+    Doors,
+    aws_settings,
+    listening_settings,
+    plane_settings,
+)
 from dev.postgres_binaries import PostgresBinaries, find_postgres
-from dev.postgres_server import DATABASE, OWNER, Login, PostgresServer, make_orders
 from dev.preparation import Order, Prepared, read_prepared
 from dev.processes import Child, free_port, listening
 from dev.pump import Pumps, StreamPump, scheduled_event
 from dev.roles import Role
-from dev.settings import DEMO_BUNDLE, ROOT, SystemClock, child_environment, server_account
-from dev.slack_standin import CHANNEL, Member, SlackStandin
+from dev.settings import DEMO_BUNDLE, ROOT, SystemClock, child_environment
+from dev.slack_standin import Member, SlackStandin
+from dev.targets import NAMES, Starting, Targets
 
-REGION: Final = "eu-west-1"
-PREFIX: Final = "countersign-local"
-FUNCTION_PREFIX: Final = f"{PREFIX}-"
-BUCKET: Final = f"{PREFIX}-recordings"
-STAGE: Final = "local"
-ORDERS: Final = "orders-prod"
-# The broker's certificate names localhost too, since libpq before 15 matches no address in a certificate.
-BROKER_HOST: Final = "localhost"
-FUNCTIONS: Final = ("sign", "decide", "mint", "post_cards", "reconcile")
+FUNCTIONS: Final = ("sign", "decide", "mint", "review", "post_cards", "reconcile", "watch_targets")
+SELDOM: Final = ("review", "reconcile", "watch_targets")  # these start at their first call, not with the stack
 PREPARED_WITHIN_S: Final = 60
 READY_WITHIN_S: Final = 60.0  # each part answers within seconds; a loaded machine gets a minute
 
@@ -67,14 +75,6 @@ class StackOptions:
     config: Path = DEMO_BUNDLE
     state: Path | None = None
     targets: bool = True
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OrdersTarget:
-    """The demo target, running, and its owner's login."""
-
-    server: PostgresServer
-    owner: Login
 
 
 class Stack:
@@ -92,7 +92,7 @@ class Stack:
         self._children: list[Child] = []
         self.ready: dict[str, Any] = {}
         self.folder = Path()
-        self.orders: OrdersTarget | None = None
+        self.targets = Targets()
         self._reconcile: Function | None = None
 
     def __enter__(self) -> Stack:
@@ -133,47 +133,48 @@ class Stack:
         written = read_configuration(self._options.config)
         self.folder = self._make_folder()
         pool = self._ending.enter_context(ThreadPoolExecutor(max_workers=2, thread_name_prefix="start"))
-        target = pool.submit(self._start_orders) if self._serves(written) else None
-        if target is not None:
-            self._ending.callback(_stop_target, target)
+        starting = Starting(self._served(written), self._log, pool)
+        self._ending.callback(starting.stop)
         emulator = start_ministack(self._subfolder("emulator"))
         self._ending.callback(emulator.stop)
         self._children.append(emulator.child)
-        api_port, broker_port = free_port(), free_port()
+        api_port, doors = free_port(), Doors(postgres=free_port(), ssh=free_port())
         api_url = f"http://127.0.0.1:{api_port}"
-        issuer = Issuer(self._clock, audience=api_url)
-        issuer.start()
-        self._ending.callback(issuer.stop)
-        if target is not None:
-            self.orders = target.result()
-            self._children.append(self.orders.server.child)
-        served = Served(api=api_url, issuer=issuer.url, targets=self._addresses())
+        issuers = Issuers(self._clock, api=api_url, people=written.bundle.people)
+        issuers.start()
+        self._ending.callback(issuers.stop)
+        self.targets = starting.result()
+        self._children += self.targets.children
+        served = Served(places={API: api_url, **issuers.places()}, targets=self.targets.entries())
         configuration = with_addresses(written, served)
         slack, slack_secrets = self._start_slack(configuration, f"{api_url}/slack/events")
         prepared = self._prepare(emulator, configuration, slack_secrets)
+        if self.targets.db:
+            self.targets.db.trust(prepared.ssh_authority)
         identity = make_server_identity(self.folder / "authority", self._clock)
         lambda_port = free_port()
         shared = {
-            **_aws(emulator, f"http://127.0.0.1:{lambda_port}"),
-            **_settings(api_url, broker_port, identity, slack),
+            **aws_settings(emulator, f"http://127.0.0.1:{lambda_port}"),
+            **plane_settings(api_url, doors, identity, slack),
         }
         lambdas, functions = self._start_functions(prepared, emulator, shared, lambda_port)
         api = self._start_part("api", ["dev.api_server", str(api_port)], prepared, shared)
-        broker = self._start_part("broker", ["broker"], prepared, shared | _listening(broker_port, identity))
+        broker = self._start_part("broker", ["broker"], prepared, shared | listening_settings(doors, identity))
         for function in functions.values():
             function.warm()
         lambdas.start()
         api.wait_until(lambda: _healthy(f"{api_url}/healthz"), within_s=READY_WITHIN_S)
-        broker.wait_until(lambda: listening(broker_port), within_s=READY_WITHIN_S)
+        for port in (doors.postgres, doors.ssh):
+            broker.wait_until(partial(listening, port), within_s=READY_WITHIN_S)
         self._start_pumps(emulator, prepared, functions)
         self.ready = {
             "api": api_url,
-            "broker": {"postgres": {"host": BROKER_HOST, "port": broker_port, "ca_file": str(identity.authority)}},
-            "keys": {"jwks": f"{api_url}/.well-known/jwks.json"},
-            "issuer": {"url": issuer.url, "mint": issuer.mint_url, "runner": issuer.runner_url()},
+            "broker": _broker_part(doors, identity),
+            "keys": _keys_part(api_url),
+            "issuer": issuers.described(),
             "slack": _slack_part(slack, configuration),
             "aws": _aws_part(emulator, prepared),
-            "targets": self._targets_part(),
+            "targets": self.targets.described(),
         }
         self._write_auditor(self.ready["aws"]["auditor"])
 
@@ -208,20 +209,8 @@ class Stack:
     def _log(self, name: str) -> Path:
         return self._subfolder("logs") / f"{name}.log"
 
-    def _serves(self, configuration: Configuration) -> bool:
-        return self._options.targets and ORDERS in configuration.bundle.targets
-
-    def _start_orders(self) -> OrdersTarget:
-        server = PostgresServer(find_postgres(), log=self._log(ORDERS), account=server_account())
-        try:
-            server.wait()
-            return OrdersTarget(server=server, owner=make_orders(server))
-        except BaseException:
-            server.stop()
-            raise
-
-    def _addresses(self) -> dict[str, tuple[str, int]]:
-        return {ORDERS: ("127.0.0.1", self.orders.server.port)} if self.orders else {}
+    def _served(self, configuration: Configuration) -> list[str]:
+        return [name for name in NAMES if self._options.targets and name in configuration.bundle.targets]
 
     def _start_slack(self, configuration: Configuration, events_url: str) -> tuple[SlackStandin, dict[str, str]]:
         token, signing = Secret(f"xoxb-{new_session_secret().expose()}"), new_session_secret()
@@ -233,20 +222,20 @@ class Stack:
         slack.send_clicks_to(events_url)
         slack.start()
         self._ending.callback(slack.stop)
-        return slack, {_BOT_TOKEN: token.expose(), _SIGNING_SECRET: signing.expose()}
+        return slack, {BOT_TOKEN: token.expose(), SIGNING_SECRET: signing.expose()}
 
     def _prepare(self, emulator: Emulator, configuration: Configuration, slack: Mapping[str, str]) -> Prepared:
         order = Order(
             store=StoreSettings(prefix=PREFIX, region=REGION, bucket=BUCKET, lock_days=1),
             account=emulator.account,
             function_prefix=FUNCTION_PREFIX,
-            secrets={**configuration.secrets, **self._target_secrets(configuration), **slack},
+            secrets={**configuration.secrets, **self.targets.secrets(configuration.bundle), **slack},
             files={name: content.decode() for name, content in configuration.files.items()},
             credentials=tuple(
                 principal.credential
                 for target in configuration.bundle.targets.values()
                 for principal in target.principals
-                if not principal.credential.startswith("arn:")
+                if principal.credential != CERTIFICATE and not principal.credential.startswith("arn:")
             ),
         )
         done = subprocess.run(
@@ -263,12 +252,6 @@ class Stack:
             raise StoreUnavailable(f"the emulator could not be prepared:\n{done.stderr[-2000:]}")
         return read_prepared(done.stdout)
 
-    def _target_secrets(self, configuration: Configuration) -> dict[str, str]:
-        if self.orders is None:
-            return {}
-        principal = configuration.bundle.targets[ORDERS].principal(OWNER)
-        return {principal.credential: self.orders.owner.password.expose()} if principal else {}
-
     def _start_functions(
         self, prepared: Prepared, emulator: Emulator, shared: Mapping[str, str], port: int
     ) -> tuple[Lambdas, dict[str, Function]]:
@@ -277,7 +260,7 @@ class Stack:
             arn = f"arn:aws:lambda:{REGION}:{emulator.account}:function:{FUNCTION_PREFIX}{name}"
             environment = child_environment({**shared, **_role(prepared, name).environment()})
             functions[name] = Function(
-                name, arn, _starter(name, environment, self._log(name)), early=name != "reconcile"
+                name, arn, _starter(name, environment, self._log(name)), early=name not in SELDOM
             )
             self._ending.callback(functions[name].stop)
         callers = Callers(roles=tuple(prepared.roles.values()), clock=self._clock)
@@ -304,47 +287,30 @@ class Stack:
             )
             for arn in prepared.streams.values()
         ]
+        watch = functions["watch_targets"].invoke
+        logs = [
+            LogPump(log.target, log.path, watch, self._clock, account=emulator.account, program=log.program)
+            for log in self.targets.logs
+        ]
         self._reconcile = functions["reconcile"]
-        pumps = Pumps(streams, [self.reconcile])
+        pumps = Pumps([*streams, *logs], [self.reconcile])
         pumps.start()
         self._ending.callback(pumps.stop)
-
-    # What the ready file says.
-
-    def _targets_part(self) -> dict[str, Any]:
-        if self.orders is None:
-            return {}
-        server = self.orders.server
-        admin = {"user": server.admin.user, "password": server.admin.password.expose(), "database": DATABASE}
-        return {
-            ORDERS: {
-                "protocol": "postgres",
-                "host": "127.0.0.1",
-                "port": server.port,
-                "database": DATABASE,
-                "log": str(server.log),
-                "admin": admin,
-                "planted": seed.planted(),
-            }
-        }
 
     def _end(self) -> None:
         self._ending.close()
         if self._options.state is not None and self.folder != Path():
-            for name in ("emulator", "authority/broker.key", "auditor.env"):  # data and keys: of use to nobody now
+            for name in (
+                "emulator",
+                "authority/broker.key",
+                "authority/ssh_host_key",
+                "auditor.env",
+            ):  # data and keys: of use to nobody now
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-_BOT_TOKEN: Final = f"{PREFIX}/slack/bot-token"
-_SIGNING_SECRET: Final = f"{PREFIX}/slack/signing-secret"
-
-
-def _stop_target(started: Future[OrdersTarget]) -> None:
-    """Wait for a start that may still run, and end what it made."""
-    if started.cancel() or started.exception() is not None:
-        return
-    started.result().server.stop()
+_OF_NO_USE_AFTERWARDS: Final = ("emulator", "authority/broker.key", "authority/ssh_host_key", "auditor.env")
 
 
 def _starter(name: str, environment: Mapping[str, str], log: Path) -> Callable[[], Child]:
@@ -358,40 +324,16 @@ def _role(prepared: Prepared, name: str) -> Role:
     return role
 
 
-def _aws(emulator: Emulator, lambda_url: str) -> dict[str, str]:
+def _broker_part(doors: Doors, identity: ServerIdentity) -> dict[str, Any]:
+    known_hosts = identity.write_known_hosts(BROKER_HOST, doors.ssh)
     return {
-        "AWS_ENDPOINT_URL": emulator.endpoint,
-        "AWS_ENDPOINT_URL_LAMBDA": lambda_url,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
+        "postgres": {"host": BROKER_HOST, "port": doors.postgres, "ca_file": str(identity.authority)},
+        "ssh": {"host": BROKER_HOST, "port": doors.ssh, "known_hosts_file": str(known_hosts)},
     }
 
 
-def _settings(api_url: str, broker_port: int, identity: ServerIdentity, slack: SlackStandin) -> dict[str, str]:
-    return {
-        "COUNTERSIGN_PREFIX": PREFIX,
-        "COUNTERSIGN_BUCKET": BUCKET,
-        "COUNTERSIGN_LOCK_DAYS": "1",
-        "COUNTERSIGN_STAGE": STAGE,
-        "COUNTERSIGN_PUBLIC_URL": api_url,
-        "COUNTERSIGN_BROKER_HOST": BROKER_HOST,
-        "COUNTERSIGN_BROKER_POSTGRES_PORT": str(broker_port),
-        "COUNTERSIGN_BROKER_CA_PEM": identity.authority_pem(),
-        "COUNTERSIGN_SLACK_SIGNING_SECRET": _SIGNING_SECRET,
-        "COUNTERSIGN_SLACK_BOT_TOKEN": _BOT_TOKEN,
-        "COUNTERSIGN_SLACK_CHANNEL": CHANNEL,
-        "COUNTERSIGN_SLACK_API_URL": slack.api_url,
-        "COUNTERSIGN_FUNCTION_PREFIX": FUNCTION_PREFIX,
-    }
-
-
-def _listening(port: int, identity: ServerIdentity) -> dict[str, str]:
-    return {
-        "COUNTERSIGN_LISTEN_HOST": "127.0.0.1",
-        "COUNTERSIGN_LISTEN_POSTGRES_PORT": str(port),
-        "COUNTERSIGN_TLS_CERTIFICATE": str(identity.certificate),
-        "COUNTERSIGN_TLS_KEY": str(identity.key),
-    }
+def _keys_part(api_url: str) -> dict[str, Any]:
+    return {"jwks": f"{api_url}/.well-known/jwks.json", "ssh": f"{api_url}/.well-known/ssh-target-ca.pub"}
 
 
 def _slack_part(slack: SlackStandin, configuration: Configuration) -> dict[str, Json]:

@@ -1,9 +1,9 @@
 """A throw-away PostgreSQL server on loopback, and the demo target that lives in it.
 
 Rules: it runs as the caller, or where that is root under an account without rights; its data lies in a private folder
-that goes with it; it listens on 127.0.0.1 alone, asks for SCRAM, and logs every statement with who sent it (user and
-application name): that log is the witness for what did and did not run. Passwords are random per start and are never
-written to the log. It does not speak TLS: loopback only.
+that goes with it; it listens on 127.0.0.1 alone, asks for SCRAM, and logs every statement with who sent it (address
+and application name): that log is the witness for what did and did not run. Passwords are random per start and are
+never written to the log. It does not speak TLS: loopback only.
 Sources: PostgreSQL 15 manual, chapters 19.3 (connections), 19.8 (logging), 21 (authentication), 33.18 (TLS).
 """
 
@@ -23,6 +23,7 @@ from chalicelib.domain.errors import TargetUnavailable
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.verifier import new_session_secret
 from dev import seed
+from dev.debian_packages import reachable
 from dev.postgres_binaries import PostgresBinaries
 from dev.processes import Child, free_port, listening
 from dev.settings import Account, child_environment
@@ -33,8 +34,8 @@ OWNER: Final = "orders_app"
 _READY_S: Final = 20.0  # the first start on a loaded 2-core machine took 3
 _SQL_S: Final = 30
 # %a is what the client calls itself: the broker puts the chain's id there, and P2 wants it found in the target's own
-# log.
-_LOG_LINE: Final = "%m [%p] user=%u db=%d app=%a "
+# log. Not %u and %d: a stranger's user name would be written as it came, line feeds and all, and could forge a line.
+_LOG_LINE: Final = "%m [%p] %h app=%a "
 _CONFIGURATION: Final[Mapping[str, str]] = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # no socket file to leave behind, and no way in past the port
@@ -204,11 +205,7 @@ def _copies() -> str:
 def _reachable(binaries: PostgresBinaries, folder: Path, account: Account | None) -> PostgresBinaries:
     """Return binaries that ``account`` can reach: a checkout under /root is closed to it, so what was unpacked there is
     copied into the server's own folder."""
-    if (
-        account is None
-        or not binaries.libraries
-        or all(path.stat().st_mode & 0o001 for path in binaries.server.parents)
-    ):
+    if account is None or not binaries.libraries or reachable(binaries.server):
         return binaries
     unpacked = binaries.server.parents[4]
     copy = folder / "root"

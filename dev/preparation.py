@@ -27,6 +27,7 @@ from chalicelib.store.opened import open_stores
 from dev.provision import Provisioned, provision
 from dev.roles import Role, make_roles
 from dev.settings import SystemClock
+from dev.ssh_keys import public_line
 
 AUTHOR: Final = "countersign dev"
 
@@ -51,10 +52,12 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """The roles by name, and the streams' ARNs by table."""
+    """The roles by name, the streams' ARNs by table, and whose certificates let the broker into ssh targets (``TYPE
+    BASE64``)."""
 
     roles: Mapping[str, Role]
     streams: Mapping[str, str]
+    ssh_authority: str
 
 
 def read_order(text: str) -> Order:
@@ -72,7 +75,7 @@ def read_prepared(text: str) -> Prepared:
         )
         for name, role in found["roles"].items()
     }
-    return Prepared(roles=roles, streams=found["streams"])
+    return Prepared(roles=roles, streams=found["streams"], ssh_authority=found["ssh_authority"])
 
 
 def prepare(order: Order, clock: Clock) -> Prepared:
@@ -86,7 +89,8 @@ def prepare(order: Order, clock: Clock) -> Prepared:
     iam = session.client("iam")
     roles = make_roles(iam, _places(order, made), _aliases(order, made), prefix=order.function_prefix)
     _let_mint_read(iam, order)
-    return Prepared(roles=roles, streams=made.streams)
+    key = session.client("kms").get_public_key(KeyId=made.keys[KeyPurpose.SSH_TARGET.value])
+    return Prepared(roles=roles, streams=made.streams, ssh_authority=public_line(key["PublicKey"]))
 
 
 def _let_mint_read(iam: Any, order: Order) -> None:
@@ -140,7 +144,8 @@ def _as_text(prepared: Prepared) -> str:
         name: {"access_key": role.access_key, "secret_key": role.secret_key.expose(), "policy": role.policy}
         for name, role in prepared.roles.items()
     }
-    return json.dumps({"roles": roles, "streams": dict(prepared.streams)})
+    rest = {"streams": dict(prepared.streams), "ssh_authority": prepared.ssh_authority}
+    return json.dumps({"roles": roles, **rest})
 
 
 def main() -> None:

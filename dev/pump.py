@@ -1,4 +1,4 @@
-"""What feeds functions at AWS and not here: a table's stream, and a schedule.
+"""What feeds functions at AWS and not here: a table's stream, and a schedule; :class:`Pumps` runs those and others.
 
 Rules: records of one shard arrive in order, in batches of ``BATCH``, in the event shape of Lambda's DynamoDB source,
 read with the function's own credentials as Lambda does; a batch that fails is tried ``TRIES`` times, then put aside
@@ -118,38 +118,46 @@ def _plain(value: Any) -> Any:
             return value
 
 
+class Pump(Protocol):
+    """What is followed: a stream, a log."""
+
+    def step(self) -> int:
+        """Deliver what is new; return how much that was. Raises botocore's errors or OSError where nothing can be
+        read."""
+
+
 class Pumps:
     """Runs every pump in threads of its own until :meth:`stop`; each of ``schedules`` every ``every_s`` seconds."""
 
     def __init__(
         self,
-        streams: Sequence[StreamPump],
+        pumps: Sequence[Pump],
         schedules: Sequence[Callable[[], object]],
         *,
         every_s: float = SCHEDULE_S,
     ) -> None:
-        self._streams = streams
+        self._pumps = pumps
         self._schedules = schedules
         self._every_s = every_s
         self._ended = threading.Event()
         self._threads: list[Joinable] = []
 
     def start(self) -> None:
-        for pump in self._streams:
-            self._threads.append(background("stream pump", lambda pump=pump: self._read(pump)))  # type: ignore[misc]
+        for pump in self._pumps:
+            self._threads.append(background("pump", lambda pump=pump: self._read(pump)))  # type: ignore[misc]
         for run in self._schedules:
             self._threads.append(background("schedule pump", lambda run=run: self._tick(run)))  # type: ignore[misc]
 
-    def _read(self, pump: StreamPump) -> None:
+    def _read(self, pump: Pump) -> None:
         complained = False
         while not self._ended.is_set():
             try:
                 found = pump.step()
                 complained = False
-            except (ClientError, BotoCoreError) as error:
+            except (ClientError, BotoCoreError, OSError) as error:
                 found = 0
                 if not complained and not self._ended.is_set():
-                    complain(f"a stream could not be read: {error}")
+                    complain(f"a pump could not read: {error}")
                     complained = True
             self._ended.wait(0 if found else POLL_S)
 

@@ -53,6 +53,11 @@ def colour_wanted(is_terminal: bool) -> bool:
     return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def own_account() -> Account:
+    """Return the account that this process runs under; its name is not looked up, since it may have none."""
+    return Account(name=str(os.geteuid()), uid=os.geteuid(), gid=os.getegid())
+
+
 def server_account() -> Account | None:
     """Return the account that servers which refuse root run under, or None where we are not root: run as the caller.
 
@@ -72,4 +77,4 @@ def server_account() -> Account | None:
 
 
 __all__ = ["CACHE", "DEMO_BUNDLE", "ROOT", "Account", "SystemClock", "child_environment", "colour_wanted"]
-__all__ += ["search_path", "server_account"]
+__all__ += ["own_account", "search_path", "server_account"]

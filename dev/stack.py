@@ -116,12 +116,15 @@ def write_ready_file(path: Path, ready: Mapping[str, Any]) -> None:
 def _show(stack: Stack) -> None:
     ready = stack.ready
     say("Countersign is up. Ctrl-C ends it and leaves nothing behind.\n", Style.BOLD)
-    postgres = ready["broker"]["postgres"]
+    postgres, ssh = ready["broker"]["postgres"], ready["broker"]["ssh"]
     lines = [
         ("API", ready["api"]),
         ("broker", f"{postgres['host']}:{postgres['port']} (PostgreSQL; verify it with {postgres['ca_file']})"),
+        ("", f"{ssh['host']}:{ssh['port']} (ssh; verify it with {ssh['known_hosts_file']})"),
         ("Slack stand-in", f"{ready['slack']['page']}  <- open it to see and click the cards"),
-        ("issuer", f"{ready['issuer']['url']}  (POST {ready['issuer']['mint']})"),
+        ("CI's issuer", f"{ready['issuer']['url']}  (POST {ready['issuer']['mint']})"),
+        ("cluster's issuer", f"{ready['issuer']['kubernetes']['url']}  (POST {ready['issuer']['kubernetes']['mint']})"),
+        ("people log in at", ready["issuer"]["people"]["device"]),
         (
             "AWS emulator",
             f"{ready['aws']['endpoint']}  (bucket {ready['aws']['bucket']}, region {ready['aws']['region']})",

@@ -30,12 +30,12 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import AccessError, Denied, Limited, StoreUnavailable
 from chalicelib.domain.identifiers import ConnectionId, new_connection_id, new_hop_id, ulid
-from chalicelib.domain.identity import Assurance, Identity
 from chalicelib.domain.identity import Evidence as HopEvidence
+from chalicelib.domain.identity import Identity
 from chalicelib.domain.recording import FrameKind, RecordedAs
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.store import Answers, Asks, Chains, Connections, Functions, Revocations, Sessions, Signer, Uses
-from chalicelib.domain.target import Credential
+from chalicelib.domain.target import CERTIFICATE, Credential
 from chalicelib.identity.jws import sign_hop
 
 _logger = logging.getLogger(__name__)
@@ -94,8 +94,9 @@ class Gateway:
             clock=clock,
         )
 
-    def open(self, admission: Admission) -> Connection:
-        """Return the open connection of ``admission``, with the target's credential. Blocks for seconds at most.
+    def open(self, admission: Admission, *, public_key: str = "") -> Connection:
+        """Return the open connection of ``admission``, with the target's credential; a certificate is minted for
+        ``public_key`` (``TYPE BASE64``). Blocks for seconds at most.
 
         Raises AccessError: StoreUnavailable, RecordingUnavailable, Denied (another address), Limited (too many), or
         what ``mint`` refused with. Nothing is left open then: the row is sealed with the reason.
@@ -115,7 +116,7 @@ class Gateway:
         )
         try:
             self._check_room(admission, row)
-            return self._opened(admission, row, recording, closing)
+            return self._opened(admission, row, recording, closing, public_key)
         except AccessError as error:
             self._ended(admission, row, recording, closing, error)
             raise
@@ -125,18 +126,20 @@ class Gateway:
             self._ended(admission, row, recording, closing, refusal)
             raise refusal from error
 
-    def _opened(self, admission: Admission, row: ConnectionRow, recording: Recording, closing: Closing) -> Connection:
+    def _opened(
+        self, admission: Admission, row: ConnectionRow, recording: Recording, closing: Closing, public_key: str
+    ) -> Connection:
         recording.accept(FrameKind.OPEN, "ctl", meta=_open_meta(admission, row))
         self._recorder.make_durable(recording)
         self._audit.record(connection_event(AuditName.CONNECTION_OPENED, row.opened_at, admission, row.id))
-        credential = self._mint(row)
+        credential = self._mint(row, public_key)
         recording.accept(FrameKind.CREDENTIAL, "ctl", meta=(("kind", credential.kind), ("login", credential.login)))
         subject = Subject(
             chain=admission.chain,
             target=admission.target.name,
             principal=admission.principal.name,
             approvals=admission.approvals,
-            key_bound=admission.assurance is not Assurance.BEARER,
+            key_bound=admission.bound,
         )
         return Connection(
             opened=Opened(id=row.id, admission=admission, credential=credential, closing=closing),
@@ -215,12 +218,17 @@ class Gateway:
         if sum(other.sealed_at is None for other in earlier) >= admission.grant.max_connections:
             raise Limited("the session has as many connections open as it may")
 
-    def _mint(self, row: ConnectionRow) -> Credential:
-        answer = self._functions.invoke(self._mint_function, {"session_id": row.session_id, "connection_id": row.id})
-        kind, login, secret = answer.get("kind"), answer.get("login"), answer.get("secret")
-        if not (isinstance(kind, str) and isinstance(login, str) and isinstance(secret, str) and login and secret):
+    def _mint(self, row: ConnectionRow, public_key: str) -> Credential:
+        payload: dict[str, Json] = {"session_id": row.session_id, "connection_id": row.id}
+        if public_key:
+            payload["public_key"] = public_key
+        answer = self._functions.invoke(self._mint_function, payload)
+        kind, login = answer.get("kind"), answer.get("login")
+        secret, certificate = answer.get("secret", ""), answer.get("certificate", "")
+        texts = all(isinstance(text, str) for text in (kind, login, secret, certificate))
+        if not (texts and kind and login and (certificate if kind == CERTIFICATE else secret)):
             raise StoreUnavailable("the credential function answered in a way that is not known")
-        return Credential(kind=kind, login=login, secret=Secret(secret))
+        return Credential(kind=str(kind), login=str(login), secret=Secret(str(secret)), certificate=str(certificate))
 
     def _ended(
         self,

@@ -232,9 +232,16 @@ class Connection:
         """Record a notice as the client will see it. Memory. Raises RecordingUnavailable."""
         self.recording.accept(FrameKind.NOTICE, "s2c", text, (("severity", severity), ("sqlstate", sqlstate)))
 
-    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8") -> None:
-        """Record bytes of a stream as text, masked. Memory. Raises RecordingUnavailable."""
-        self.recording.accept(FrameKind.DATA, direction, text, (("op", op_id), ("encoding", encoding)))
+    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8", *, stream: str = "") -> None:
+        """Record bytes of a stream as text, masked; ``stream`` is ``stdin``, ``stdout`` or ``stderr`` where there are
+        several. Memory. Raises RecordingUnavailable."""
+        meta: tuple[tuple[str, Json], ...] = (("op", op_id), ("encoding", encoding))
+        self.recording.accept(FrameKind.DATA, direction, text, meta + ((("stream", stream),) if stream else ()))
+
+    def terminal(self, op_id: OperationId, term: str, cols: int, rows: int) -> None:
+        """Record that a terminal was opened or resized. Memory. Raises RecordingUnavailable."""
+        meta: tuple[tuple[str, Json], ...] = (("op", op_id), ("term", term), ("cols", cols), ("rows", rows))
+        self.recording.accept(FrameKind.TERMINAL, "ctl", meta=meta)
 
     # -- whether it may go on --------------------------------------------------------------------------------------
 

@@ -64,7 +64,10 @@ class Connection(Protocol):
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None: ...
     def notice(self, severity: str, sqlstate: str, text: str) -> None: ...
-    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8") -> None: ...
+    def data(
+        self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8", *, stream: str = ""
+    ) -> None: ...
+    def terminal(self, op_id: OperationId, term: str, cols: int, rows: int) -> None: ...
 
     def check_alive(self) -> None:
         """Raises GrantExpired, GrantRevoked, StoreUnavailable, RecordingUnavailable."""
@@ -103,8 +106,9 @@ class Door(Protocol[C_co]):
 
     def verifier(self, login: str) -> Verifier: ...
 
-    def open(self, login: str, peer: str) -> C_co:
-        """Admit and open, after the proof was verified. Raises AccessError."""
+    def open(self, login: str, peer: str, *, bound: bool = False, public_key: str = "") -> C_co:
+        """Admit and open, after the proof was verified. ``bound``: it was of a key of the client's own, not of a
+        secret. ``public_key`` (``TYPE BASE64``) is what a minted certificate is for. Raises AccessError."""
         ...
 
 

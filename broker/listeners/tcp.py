@@ -2,10 +2,11 @@
 
 Rules: the accept loop does nothing but accept; every transport gets a task of its own, a place among the strangers and
 a deadline; one that sends nothing is dropped at the deadline, or sooner where its place is wanted; the first byte is
-looked at without being taken, since a TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Each
-transport ends in exactly one log line. Stopping closes the listening socket first.
+looked at without being taken, since a TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Where the
+server speaks first (ssh: a client may wait for our version line) the listener says it, so that one who never answers
+costs its engine nothing. Each transport ends in exactly one log line. Stopping closes the listening socket first.
 
-Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS).
+Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS); RFC 4253 section 4.2.
 """
 
 from __future__ import annotations
@@ -57,12 +58,15 @@ class Listener:
         strangers: Strangers,
         tasks: Tasks,
         handshake_s: float = HANDSHAKE_S,
+        greeting: bytes = b"",
     ) -> None:
+        """``greeting``: what the server says first, a line that any socket takes at once."""
         self._listening = listening
         self._engine = engine
         self._strangers = strangers
         self._tasks = tasks
         self._handshake_s = handshake_s
+        self._greeting = greeting
 
     @property
     def address(self) -> tuple[str, int]:
@@ -101,6 +105,8 @@ class Listener:
         deadline = asyncio.get_running_loop().time() + self._handshake_s
         try:
             async with asyncio.timeout_at(deadline):
+                if self._greeting:
+                    await asyncio.get_running_loop().sock_sendall(accepted, self._greeting)
                 first = await _peek(accepted)
             place.spoke()
             if place.dropped:

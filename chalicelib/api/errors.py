@@ -12,20 +12,24 @@ from typing import Final
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import (
     AccessError,
+    AlreadyInChain,
     BadRequest,
     BodyTooLarge,
     ConfigurationInvalid,
     Conflict,
     Denied,
     InvalidTarget,
+    KeyProofInvalid,
     Limited,
     NotFound,
     OutOfScope,
     ProofInvalid,
     ProtocolViolation,
     RecordingUnavailable,
+    RunBound,
     StoreUnavailable,
     TargetUnavailable,
+    TicketInvalid,
     TokenExpired,
     TokenInvalid,
     TokenReplayed,
@@ -53,7 +57,10 @@ STATUS: Final[Mapping[type[AccessError], int]] = {
     ProtocolViolation: 400,
 }
 
-# RFC 8693 section 2.2.2: a token that is invalid or unacceptable is invalid_request; RFC 6749 has the rest.
+# RFC 8693 section 2.2.2: where subject or actor token is invalid for any reason, or unacceptable by policy, the error
+# MUST be invalid_request. A ticket is a subject token, a bound run's token an unacceptable one, an actor that is in the
+# chain already an unacceptable actor token; invalid_grant is for codes and refresh tokens alone. RFC 9449 section 5 has
+# the word for the proof, RFC 6749 the rest.
 OAUTH: Final[Mapping[type[AccessError], tuple[int, str]]] = {
     AccessError: (500, "server_error"),
     BadRequest: (400, "invalid_request"),
@@ -65,9 +72,13 @@ OAUTH: Final[Mapping[type[AccessError], tuple[int, str]]] = {
     TokenInvalid: (400, "invalid_request"),
     TokenExpired: (400, "invalid_request"),
     TokenReplayed: (400, "invalid_request"),
+    KeyProofInvalid: (400, "invalid_dpop_proof"),
+    RunBound: (400, "invalid_request"),
+    TicketInvalid: (400, "invalid_request"),
     UnknownIssuer: (400, "invalid_request"),
     ProofInvalid: (400, "invalid_request"),
     OutOfScope: (400, "invalid_scope"),
+    AlreadyInChain: (400, "invalid_request"),
     Denied: (400, "access_denied"),
     NotFound: (400, "invalid_request"),
     Conflict: (400, "invalid_request"),
@@ -79,6 +90,7 @@ OAUTH: Final[Mapping[type[AccessError], tuple[int, str]]] = {
     ProtocolViolation: (400, "invalid_request"),
 }
 
+DPOP_ALGORITHM: Final = "ES256"  # the one that identity/dpop takes
 RETRY_AFTER_S: Final = 5  # on 429 and 503: an outage of a second is over, and callers do not hammer a longer one
 
 
@@ -98,13 +110,24 @@ def oauth_error(error: AccessError) -> tuple[int, dict[str, Json]]:
     return status, {"error": word, "error_description": _description(error), "code": error.code}
 
 
-def error_headers(status: int, *, oauth: bool = False) -> dict[str, str]:
-    """Return the headers that a status asks for: RFC 6750 section 3 on 401, when to come back on 429 and 503. Pure."""
+def error_headers(error: AccessError, *, oauth: bool = False) -> dict[str, str]:
+    """Return the headers that an error asks for: a challenge on 401, when to come back on 429 and 503. Pure."""
+    status = oauth_error(error)[0] if oauth else status_of(error)
     if status == 401:
-        return {"WWW-Authenticate": 'Basic realm="countersign"' if oauth else 'Bearer error="invalid_token"'}
+        return {"WWW-Authenticate": 'Basic realm="countersign"' if oauth else _challenge(error)}
     if status in (429, 503):
         return {"Retry-After": str(RETRY_AFTER_S)}
     return {}
+
+
+def _challenge(error: AccessError) -> str:
+    """Return the challenges of RFC 6750 section 3 and RFC 9449 section 7.1; without an error code where the request
+    told of no token (RFC 6750 section 3.1), so that a client does not throw a good one away."""
+    if isinstance(error, KeyProofInvalid):
+        return f'DPoP algs="{DPOP_ALGORITHM}", error="{error.code}"'
+    if type(error) is Unauthenticated:
+        return f'Bearer realm="countersign", DPoP algs="{DPOP_ALGORITHM}"'
+    return f'Bearer error="invalid_token", DPoP algs="{DPOP_ALGORITHM}"'
 
 
 def _description(error: AccessError) -> str:

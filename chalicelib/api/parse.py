@@ -8,18 +8,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from chalice.app import Request
 from pydantic import BaseModel, ValidationError
 
-from chalicelib.domain.errors import BadRequest, BodyTooLarge, TokenInvalid, Unauthenticated, UnsupportedMediaType
+from chalicelib.domain.errors import (
+    BadRequest,
+    BodyTooLarge,
+    KeyProofInvalid,
+    TokenInvalid,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
+from chalicelib.services.identify import BEARER, DPOP, Presented
 
 MAX_BODY: Final = 64 * 1024  # the largest that we take is a click on our largest card, under 50 KB form-encoded
 MAX_TOKEN: Final = 16 * 1024  # API Gateway takes 10,240 bytes of headers; a form may hold a little more
 _MAX_FIELDS: Final = 32  # RFC 8693 names nine parameters; more than this is no client of ours
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
+_SCHEMES: Final = {"bearer": BEARER, "dpop": DPOP}  # RFC 9110 section 11.1: a scheme's case does not count
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -84,14 +93,41 @@ def query_of(request: Request, known: frozenset[str]) -> Mapping[str, str]:
     return found
 
 
-def bearer_of(request: Request) -> str:
-    """Return the bearer token (RFC 6750 section 2.1). Raises Unauthenticated, TokenInvalid."""
-    header: str | None = request.headers.get("authorization")
+def presented_of(request: Request) -> Presented:
+    """Return what the caller presents: ``Bearer`` (RFC 6750 section 2.1) or ``DPoP`` (RFC 9449 section 7.1) with its
+    proof, for the path that was called. Verifies nothing. Raises Unauthenticated, TokenInvalid, BadRequest."""
+    header = _header(request, "authorization")
     if header is None:
         raise Unauthenticated("there is no Authorization header")
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthenticated("the Authorization header is not Bearer")
-    if not token or len(token) > MAX_TOKEN or not all("!" <= char <= "~" and char != "," for char in token):
-        raise TokenInvalid("the bearer token is not one token")
-    return token
+    named, _, token = header.partition(" ")
+    scheme = _SCHEMES.get(named.lower())
+    if scheme is None:
+        raise Unauthenticated("the Authorization header is neither Bearer nor DPoP")
+    if not _is_one_token(token, MAX_TOKEN):
+        raise TokenInvalid("the access token is not one token")
+    path = request.path.format(**{name: quote(value, safe="") for name, value in (request.uri_params or {}).items()})
+    return Presented(token=token, scheme=scheme, proof=proof_of(request), method=request.method, path=path)
+
+
+def proof_of(request: Request) -> str:
+    """Return the DPoP proof, empty where there is none. Raises BadRequest on several: which one would count?"""
+    proof = _header(request, "dpop")
+    if proof is None:
+        return ""
+    if not _is_one_token(proof, MAX_TOKEN):
+        raise KeyProofInvalid("the DPoP header is not one proof")
+    return proof
+
+
+def _header(request: Request, name: str) -> str | None:
+    """Return the one value of a header. Raises BadRequest where it is there twice: API Gateway hands on the last."""
+    several = request.to_original_event().get("multiValueHeaders") or {}
+    values = [value for given, listed in several.items() if given.lower() == name for value in listed]
+    if len(values) > 1:
+        raise BadRequest(f"the header {name} is there twice")
+    found: str | None = request.headers.get(name)
+    return found
+
+
+def _is_one_token(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and all("!" <= char <= "~" and char != "," for char in text)

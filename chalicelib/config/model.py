@@ -61,7 +61,9 @@ def read_model(model: type[FileModel], document: Document) -> tuple[FileModel | 
 
 
 def _problem(document: Document, schema: Mapping[str, Any], path: Path, kind: str, said: str) -> Problem:
-    where = ".".join(str(part) for part in path)
+    where = _where(document, path)
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _kindless(document, schema, path, where)
     if kind == "extra_forbidden":
         keys = sorted(_last(schema, path[:-1]).get("properties", {}))
         near = difflib.get_close_matches(str(path[-1]), keys, n=1)
@@ -71,6 +73,25 @@ def _problem(document: Document, schema: Mapping[str, Any], path: Path, kind: st
     if kind == "missing":
         return document.problem(path, f"{where} is missing", f"Add it: {about}")
     return document.problem(path, f"{where}: {said[:1].lower()}{said[1:]}", about)
+
+
+def _where(document: Document, path: Path) -> str:
+    """Return ``path`` as the file has it: the models' path also has the name of each alternative that was chosen."""
+    node = document.root
+    parts: list[str] = []
+    for depth, part in enumerate(path):
+        below = (node.below or {}).get(part)
+        if below is not None or depth == len(path) - 1:
+            parts.append(str(part))
+        node = node if below is None else below
+    return ".".join(parts)
+
+
+def _kindless(document: Document, schema: Mapping[str, Any], path: Path, where: str) -> Problem:
+    """Return the problem of an entry that does not say, or says wrongly, which of several kinds it is."""
+    said = _last(schema, path).get("discriminator", {})
+    key, kinds = str(said.get("propertyName", "")), ", ".join(sorted(said.get("mapping", {})))
+    return document.problem((*path, key), f"{where}.{key} is none of: {kinds}", f"Write {key} as one of: {kinds}.")
 
 
 def _description(schema: Mapping[str, Any], path: Path) -> str:

@@ -1,32 +1,35 @@
 """``targets.yaml``: what can be reached, and with which login. The only place that chooses a host.
 
-Secrets are references into the secret store, never values: a bundle is signed, shown on cards and kept for ever.
+Secrets are references into the secret store, never values: a bundle is signed, shown on cards and kept for ever. Host
+keys of ssh targets are written out: there is no trust on first use.
 """
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
 from chalicelib.config.document import Path
 from chalicelib.config.model import MAX_ENTRIES, BundleFile, Finding, Line, Name, Strict
-from chalicelib.domain.target import Principal, Protocol, Target
+from chalicelib.domain.target import CERTIFICATE, Principal, Protocol, Target
 
 # AWS allows a secret's name letters, digits and /_+=.@-. One without a slash is refused here: it might be the password.
 _PATH: Final = r"[A-Za-z0-9_+=.@-]{1,128}(/[A-Za-z0-9_+=.@-]{1,128}){1,7}"
 _ARN: Final = r"arn:aws[a-z-]{0,16}:secretsmanager:[a-z0-9-]{1,32}:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,512}"
 # The beginnings of well-known keys, which nobody gives to a folder of secrets.
 _LOOKS_SECRET: Final = re.compile(r"(AKIA|ASIA|xox[abprs]-|gh[pousr]_|sk-|eyJ|-----)")
+_LENGTH_BYTES: Final = 4  # RFC 4251 section 5: the length before each field
 _IDENTIFIER: Final = r"^[a-z_][a-z0-9_$]{0,62}$"  # PostgreSQL keeps 63 bytes (NAMEDATALEN - 1)
 
 
 class PrincipalEntry(Strict):
-    """A login on the target."""
+    """A login on a PostgreSQL target."""
 
     credential: Annotated[
         str,
@@ -38,10 +41,39 @@ class PrincipalEntry(Strict):
     ]
 
 
-class TargetEntry(Strict):
-    """A named thing to reach."""
+class SshPrincipalEntry(Strict):
+    """A login on an ssh target, by the name that callers ask for."""
 
-    protocol: Annotated[Literal["postgres"], Field(description="What the broker speaks to it; today: postgres.")]
+    credential: Annotated[
+        str,
+        Field(
+            pattern=rf"^({CERTIFICATE}|{_ARN}|{_PATH})$",
+            description=f"{CERTIFICATE}: one is signed for each connection and nothing is stored, which needs "
+            "TrustedUserCAKeys on the target. Else where the login's private key is: the ARN of a secret, or its name "
+            "with at least one slash. Never the key itself.",
+        ),
+    ]
+    login: Annotated[
+        str,
+        Field(
+            pattern=r"^([a-z_][a-z0-9_.-]{0,31})?$",  # useradd's own limit, and nothing that a shell or sshd reads
+            description="The account's own name on the target; absent: the name that callers ask for.",
+        ),
+    ] = ""
+
+
+LoginName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$.@-]{0,62}$")]
+# Each Debian and Ubuntu login works as it is; one with other characters is named by ``login``.
+SshLoginName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")]
+_HOST_KEY: Final = (
+    r"^(@cert-authority )?(ssh-ed25519|ecdsa-sha2-nistp256|ecdsa-sha2-nistp384|ecdsa-sha2-nistp521|ssh-rsa) "
+    r"[A-Za-z0-9+/]{16,2800}={0,2}$"  # to RSA keys of 16384 bits, the largest that OpenSSH makes
+)
+
+
+class _Target(Strict):
+    """What targets of every protocol have."""
+
     environment: Annotated[Name, Field(description='Which environment it is in; policies say Env::"prod".')]
     description: Annotated[Line, Field(description="What it is, in one line for approvers.")]
     host: Annotated[
@@ -49,12 +81,34 @@ class TargetEntry(Strict):
         Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?$|^::1$", description="Its name or address."),
     ]
     port: Annotated[int, Field(ge=1, le=65535, description="Its TCP port, 1 to 65535.")]
+    default_principal: Annotated[str, Field(description="The login for who names none: one of principals.")]
+    tags: Annotated[
+        dict[Name, Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._:/@+-]{1,128}$")]],
+        Field(max_length=50, description='Free labels; policies say resource.tags.contains("team=orders").'),
+    ] = {}  # noqa: RUF012 - pydantic copies a field's default
+    max_session_s: Annotated[
+        int, Field(ge=60, le=43_200, description="The longest session, 60 to 43200 seconds (a working day's 12 hours).")
+    ] = 3600
+    max_connections: Annotated[
+        int, Field(ge=1, le=100, description="Connections that one session may hold at once, 1 to 100.")
+    ] = 4
+    hold_budget_s: Annotated[
+        int, Field(ge=10, le=3600, description="How long an operation may wait for a person, 10 to 3600 seconds.")
+    ] = 300
+    durable: Annotated[
+        bool, Field(description="True forwards every operation only when its record is acknowledged by the bucket.")
+    ] = False
+
+
+class PostgresTarget(_Target):
+    """A PostgreSQL database."""
+
+    protocol: Annotated[Literal["postgres"], Field(description="postgres: a PostgreSQL database.")]
     database: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$-]{0,62}$", description="The database to open.")]
     principals: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$.@-]{0,62}$")], PrincipalEntry],
+        dict[LoginName, PrincipalEntry],
         Field(min_length=1, max_length=100, description="The logins that may be asked for, each with its credential."),
     ]
-    default_principal: Annotated[str, Field(description="The login for who names none: one of principals.")]
     ca_pem: Annotated[
         str, Field(max_length=65536, description="PEM certificates of the authority that vouches for the target.")
     ] = ""
@@ -64,30 +118,82 @@ class TargetEntry(Strict):
     search_path: Annotated[
         list[Annotated[str, Field(pattern=_IDENTIFIER)]],
         Field(min_length=1, max_length=16, description="Schemas pinned as the search path; pg_temp is put last."),
-    ] = ["public"]  # noqa: RUF012 - pydantic copies a field's default
-    tags: Annotated[
-        dict[Name, Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._:/@+-]{1,128}$")]],
-        Field(max_length=50, description='Free labels; policies say resource.tags.contains("team=orders").'),
-    ] = {}  # noqa: RUF012
-    max_session_s: Annotated[
-        int, Field(ge=60, le=43_200, description="The longest session, 60 to 43200 seconds (a working day's 12 hours).")
-    ] = 3600
-    max_connections: Annotated[
-        int, Field(ge=1, le=100, description="Connections that one session may hold at once, 1 to 100.")
-    ] = 4
-    hold_budget_s: Annotated[
-        int, Field(ge=10, le=3600, description="How long a statement may wait for a person, 10 to 3600 seconds.")
-    ] = 300
-    durable: Annotated[
-        bool, Field(description="True forwards every statement only when its record is acknowledged by the bucket.")
-    ] = False
+    ] = ["public"]  # noqa: RUF012
+
+    def findings(self, path: Path) -> Iterator[Finding]:
+        """Yield what the types alone do not refuse, of this protocol."""
+        if "pg_temp" in self.search_path:
+            yield Finding(
+                path=(*path, "search_path"),
+                message="pg_temp in search_path lets a temporary table shadow a real one",
+                remedy="Leave it out: it is put last.",
+            )
+        yield from _transport(path, self)
+
+    def domain(self, name: str) -> Target:
+        return _target(
+            name,
+            self,
+            principals=tuple(
+                Principal(name=login, credential=principal.credential) for login, principal in self.principals.items()
+            ),
+            database=self.database,
+            ca_pem=self.ca_pem,
+            plaintext=self.plaintext,
+            search_path=tuple(self.search_path),
+        )
+
+
+class SshTarget(_Target):
+    """A machine with an OpenSSH server."""
+
+    protocol: Annotated[Literal["ssh"], Field(description="ssh: a machine with an OpenSSH server.")]
+    principals: Annotated[
+        dict[SshLoginName, SshPrincipalEntry],
+        Field(min_length=1, max_length=100, description="The logins that may be asked for, each with its credential."),
+    ]
+    host_keys: Annotated[
+        list[Annotated[str, Field(pattern=_HOST_KEY)]],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="What verifies it, each a line of its /etc/ssh/ssh_host_*_key.pub without the comment "
+            "(ssh-ed25519 AAAA...), or @cert-authority and the key of the authority that signs host certificates. "
+            "Nothing is trusted on first use.",
+        ),
+    ]
+
+    def findings(self, path: Path) -> Iterator[Finding]:
+        """Yield what the types alone do not refuse, of this protocol."""
+        for index, line in enumerate(self.host_keys):
+            kind, _, blob = line.removeprefix("@cert-authority ").partition(" ")
+            if not _is_key(kind, blob):
+                yield Finding(
+                    path=(*path, "host_keys", index),
+                    message=f"host key {index + 1} is not a whole {kind} key, so nothing would ever match it",
+                    remedy="Copy the line again: ssh-keyscan -t ed25519 HOST, compared with the target's own file.",
+                )
+
+    def domain(self, name: str) -> Target:
+        return _target(
+            name,
+            self,
+            principals=tuple(
+                Principal(name=asked, credential=principal.credential, login=principal.login)
+                for asked, principal in self.principals.items()
+            ),
+            host_keys=tuple(self.host_keys),
+        )
+
+
+TargetEntry: TypeAlias = PostgresTarget | SshTarget
 
 
 class TargetsFile(BundleFile):
     """targets.yaml: what can be reached."""
 
     targets: Annotated[
-        dict[Name, TargetEntry],
+        dict[Name, Annotated[TargetEntry, Field(discriminator="protocol")]],
         Field(min_length=1, max_length=MAX_ENTRIES, description="Each target by the name that callers ask for."),
     ]
 
@@ -97,7 +203,7 @@ class TargetsFile(BundleFile):
             yield from _findings(("targets", name), entry)
 
     def domain(self) -> Mapping[str, Target]:
-        return {name: _target(name, entry) for name, entry in self.targets.items()}
+        return {name: entry.domain(name) for name, entry in self.targets.items()}
 
 
 def _findings(path: Path, entry: TargetEntry) -> Iterator[Finding]:
@@ -114,16 +220,10 @@ def _findings(path: Path, entry: TargetEntry) -> Iterator[Finding]:
                 message=f"the credential of {login} looks like a secret itself",
                 remedy="Put the secret into the secret store, name it here, and replace it: it has been written down.",
             )
-    if "pg_temp" in entry.search_path:
-        yield Finding(
-            path=(*path, "search_path"),
-            message="pg_temp in search_path lets a temporary table shadow a real one",
-            remedy="Leave it out: it is put last.",
-        )
-    yield from _transport(path, entry)
+    yield from entry.findings(path)
 
 
-def _transport(path: Path, entry: TargetEntry) -> Iterator[Finding]:
+def _transport(path: Path, entry: PostgresTarget) -> Iterator[Finding]:
     if entry.plaintext and not is_loopback(entry.host):
         yield Finding(
             path=(*path, "plaintext"),
@@ -162,7 +262,33 @@ def _is_ca(pem: str) -> bool:
     return True
 
 
-def _target(name: str, entry: TargetEntry) -> Target:
+def _is_key(kind: str, blob: str) -> bool:
+    """Whether ``blob`` is base64 of a key that says of itself that it is of this kind (RFC 4253 section 6.6). Pure."""
+    try:
+        data = base64.b64decode(blob, validate=True)
+    except ValueError:
+        return False
+    rest, parts = data, 0
+    while len(rest) >= _LENGTH_BYTES:  # the whole of it must be length-prefixed fields: a line cut short is not
+        end = _LENGTH_BYTES + int.from_bytes(rest[:_LENGTH_BYTES], "big")
+        if end > len(rest):
+            return False
+        rest, parts = rest[end:], parts + 1
+    named = _LENGTH_BYTES + len(kind)
+    return not rest and parts > 1 and data[:named] == len(kind).to_bytes(_LENGTH_BYTES, "big") + kind.encode()
+
+
+def _target(
+    name: str,
+    entry: TargetEntry,
+    *,
+    principals: tuple[Principal, ...],
+    database: str = "",
+    ca_pem: str = "",
+    plaintext: bool = False,
+    search_path: tuple[str, ...] = (),
+    host_keys: tuple[str, ...] = (),
+) -> Target:
     return Target(
         name=name,
         protocol=Protocol(entry.protocol),
@@ -170,17 +296,16 @@ def _target(name: str, entry: TargetEntry) -> Target:
         description=entry.description,
         host=entry.host,
         port=entry.port,
-        database=entry.database,
-        principals=tuple(
-            Principal(name=login, credential=principal.credential) for login, principal in entry.principals.items()
-        ),
+        database=database,
+        principals=principals,
         default_principal=entry.default_principal,
-        ca_pem=entry.ca_pem,
-        plaintext=entry.plaintext,
-        search_path=tuple(entry.search_path),
+        ca_pem=ca_pem,
+        plaintext=plaintext,
+        search_path=search_path,
         tags=tuple(sorted(entry.tags.items())),
         max_session_s=entry.max_session_s,
         max_connections=entry.max_connections,
         hold_budget_s=entry.hold_budget_s,
         durable=entry.durable,
+        host_keys=host_keys,
     )

@@ -28,6 +28,15 @@ class AuditName(StrEnum):
     CONNECTION_REFUSED = "connection.refused"
     CONNECTION_SEALED = "connection.sealed"
     CONNECTION_REVOKED = "connection.revoked"
+    TICKET_ISSUED = "ticket.issued"
+    TICKET_REFUSED = "ticket.refused"
+    CHAIN_EXTENDED = "chain.extended"
+    CHAIN_REVOKED = "chain.revoked"
+    REVOCATION_REFUSED = "revocation.refused"
+    CERTIFICATE_ISSUED = "certificate.issued"
+    CERTIFICATE_REFUSED = "certificate.refused"
+    CHAIN_REVIEWED = "chain.reviewed"
+    TARGET_LOGIN_REFUSED = "target.login_refused"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

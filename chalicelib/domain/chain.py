@@ -18,8 +18,9 @@ from chalicelib.domain.canonical import Json, digest, timestamp
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import HopId, Txn
 from chalicelib.domain.identity import Evidence, Identity
+from chalicelib.domain.scope import Authority, allows, within
 
-HOP_VERSION: Final = 1
+HOP_VERSION: Final = 2  # 1 had neither ``max_depth`` nor ``ticket``; both still verify
 HOP_SIGNATURE_TYPE: Final = "countersign-hop+jws"
 
 
@@ -35,10 +36,12 @@ class HopKind(StrEnum):
 class Hop:
     """One step of a chain.
 
-    ``scope`` holds the targets it may ask for (``*`` for every target that policy allows). ``accountable`` are the
-    people behind the run, as :class:`Person` aliases; empty means that the trigger is unknown. On a target hop
-    ``target``, ``principal`` and ``serial`` (ours, chosen before the credential is minted) are set; else empty.
-    ``signature`` is a compact JWS of type ``HOP_SIGNATURE_TYPE`` over the hash, empty only before signing.
+    ``scope`` is what it may ask for and do (``domain.scope``), ``max_depth`` the depth that no delegation below it
+    passes. ``accountable`` are the people behind the run, as :class:`Person` aliases; empty means that the trigger is
+    unknown. ``key_thumbprint`` (RFC 7638) is the key that its tokens are bound to, empty where there is none.
+    ``ticket`` is the delegation ticket that let a delegate in. On a target hop ``target``, ``principal`` and ``serial``
+    (ours, chosen before the credential is minted) are set; else empty. ``signature`` is a compact JWS of type
+    ``HOP_SIGNATURE_TYPE`` over the hash, empty only before signing.
     """
 
     txn: Txn
@@ -59,11 +62,14 @@ class Hop:
     serial: str
     issued_at: datetime
     expires_at: datetime
+    max_depth: int = 0
+    ticket: str = ""
     signature: str = ""
     version: int = HOP_VERSION
 
     def hashed(self) -> Mapping[str, Json]:
-        """Return exactly what the hash covers: every field but the signature."""
+        """Return exactly what the hash covers: every field of its version but the signature."""
+        since_2: Mapping[str, Json] = {"max_depth": self.max_depth, "ticket": self.ticket}
         return {
             "v": self.version,
             "txn": self.txn,
@@ -90,11 +96,17 @@ class Hop:
             "serial": self.serial,
             "issued_at": timestamp(self.issued_at),
             "expires_at": timestamp(self.expires_at),
+            **(since_2 if self.version >= 2 else {}),
         }
 
     def sha256(self) -> str:
         """Return the hop's hash, 64 hexadecimal digits."""
         return digest(self.hashed())
+
+    @property
+    def authority(self) -> Authority:
+        """What it may hand down."""
+        return Authority(scope=self.scope, expires_at=self.expires_at, depth=self.depth, max_depth=self.max_depth)
 
 
 def _identity(identity: Identity) -> Mapping[str, Json]:
@@ -121,7 +133,17 @@ class Chain:
 
     @property
     def accountable(self) -> tuple[str, ...]:
+        """The people behind the run; empty where its trigger is unknown."""
         return self.hops[0].accountable
+
+    @property
+    def involved(self) -> tuple[str, ...]:
+        """Everybody behind any hop: none of them may approve what the chain does."""
+        return tuple(dict.fromkeys(alias for hop in self.hops for alias in hop.accountable))
+
+    def allows(self, target: str, principal: str, action: str | None = None) -> bool:
+        """Return whether every hop's scope allows it; None asks about opening a session. Policy still decides."""
+        return all(allows(hop.scope, target, principal, action) for hop in self.hops if hop.kind is not HopKind.TARGET)
 
     @property
     def identities(self) -> tuple[Identity, ...]:
@@ -136,11 +158,22 @@ class Chain:
         return frozenset(keys)
 
 
+def _has_no_more(parent: Hop, child: Hop) -> bool:
+    """Return whether a child's authority is part of its parent's, as ``narrow`` made it. Who signs could err."""
+    if child.kind is HopKind.TARGET:
+        return allows(parent.scope, child.target, child.principal)
+    return (
+        child.kind is HopKind.DELEGATE
+        and within(child.scope, parent.scope)
+        and child.depth <= child.max_depth <= parent.max_depth
+    )
+
+
 def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
     """Return the chain that ends at ``leaf``, with every link checked; signatures are the caller's to check.
 
-    Raises ProofInvalid on a missing hop, a loop, a wrong hash, depth, ``txn`` or originator, or a child that outlives
-    its parent. Pure.
+    Raises ProofInvalid on a missing hop, a loop, a wrong hash, depth, ``txn`` or originator, or a child that has more
+    than its parent: in time, in scope, in depth. Pure.
     """
     found: list[Hop] = []
     wanted: HopId | None = leaf
@@ -151,6 +184,8 @@ def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
         found.append(hop)
         wanted = hop.parent
     found.reverse()
+    if any(hop.version < 2 and (hop.max_depth or hop.ticket) for hop in found):  # outside what its hash covers
+        raise ProofInvalid("the chain of identities says more than was signed", hop=leaf)
     root = found[0]
     if root.depth != 0 or root.kind is not HopKind.ORIGIN or root.parent_sha256:
         raise ProofInvalid("the chain of identities does not start at its origin", hop=root.id)
@@ -162,6 +197,7 @@ def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
             or child.originator != root.originator
             or child.expires_at > parent.expires_at
             or parent.kind is HopKind.TARGET
+            or not _has_no_more(parent, child)
         ):
             raise ProofInvalid("the chain of identities is broken", hop=child.id)
     return Chain(hops=tuple(found))

@@ -77,6 +77,27 @@ class TokenReplayed(Unauthenticated):
     hint = "Each issuer token is accepted once: fetch a new one."
 
 
+class KeyProofInvalid(Unauthenticated):
+    """A DPoP proof (RFC 9449) is missing where a key is bound, or does not prove it."""
+
+    code = "invalid_dpop_proof"
+    hint = "Prove the key that the run or token is bound to; `countersign` does it with the key that it made first."
+
+
+class RunBound(Unauthenticated):
+    """The run has its root already, and who asks again did not prove that root's key."""
+
+    code = "run_bound"
+    hint = "A run has one root: use the token and key that it began with, or delegate to whoever needs more."
+
+
+class TicketInvalid(Unauthenticated):
+    """Unknown, expired, used up, or somebody else's: an outsider cannot tell these apart."""
+
+    code = "ticket_invalid"
+    hint = "Ask the parent for a new ticket that names your key or your issuer's claims."
+
+
 class UnknownIssuer(Unauthenticated):
     code = "unknown_issuer"
     hint = "Ask the operators to declare the issuer in issuers.yaml."
@@ -140,6 +161,20 @@ class GrantRevoked(Denied):
 class OutOfScope(Denied):
     code = "invalid_scope"
     hint = "Ask for no more than your own authority."
+
+
+class AlreadyInChain(Denied):
+    """The child is an actor of the chain already: a loop shows nobody who acts."""
+
+    code = "already_in_chain"
+    hint = "Use the hop that you have."
+
+
+class NotPermitted(Denied):
+    """What is done to this service itself (revoke, review), by somebody whom no rule permits it."""
+
+    code = "not_permitted"
+    hint = "Ask the security team; a rule for the action must permit it."
 
 
 class MaskWrittenBack(Denied):

@@ -20,11 +20,13 @@ AskId = NewType("AskId", str)
 ConnectionId = NewType("ConnectionId", str)
 OperationId = NewType("OperationId", str)
 PersonId = NewType("PersonId", str)
+TicketId = NewType("TicketId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 SESSION_ID: Final = re.compile(rf"ses_{_ULID}\Z")
 TXN: Final = re.compile(rf"{_ULID}\Z")
+HOP_ID: Final = re.compile(rf"hop_{_ULID}\Z")
 
 
 def ulid(now: datetime) -> str:
@@ -59,3 +61,7 @@ def new_connection_id(now: datetime) -> ConnectionId:
 
 def new_operation_id(now: datetime) -> OperationId:
     return OperationId(f"op_{ulid(now)}")
+
+
+def new_ticket_id(now: datetime) -> TicketId:
+    return TicketId(f"tkt_{ulid(now)}")

@@ -55,7 +55,8 @@ class VerifiedIdentity:
 
     ``run`` is the immutable id of the run and job, to which one root is bound; ``accountable`` are the people behind
     the run as the issuer names them (``gh:actor_id:123``), matched with people's aliases; empty where the trigger is
-    unknown. ``teams`` are those that the declaration puts the identity in.
+    unknown. ``teams`` are those that the declaration puts the identity in. ``claims`` are those that it declares and
+    that are one text each, by name: what a ticket for this issuer is compared with.
     """
 
     identity: Identity
@@ -64,6 +65,7 @@ class VerifiedIdentity:
     accountable: tuple[str, ...]
     teams: tuple[str, ...]
     expires_at: datetime
+    claims: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TeamRule:
-    """Puts an identity in ``team`` when every claim of ``when`` equals its value exactly."""
+    """Puts an identity in ``team`` when every claim of ``when`` equals its value exactly; a list does where it holds
+    the value (the groups of a person)."""
 
     team: str
     when: tuple[tuple[str, str], ...]
@@ -22,7 +23,12 @@ class Issuer:
     the run and job. ``accountable``: (alias prefix, claim) of the people behind it; ``unknown_trigger``: claim to
     values where those people are not known (a schedule, a re-run). ``keep``: claims kept as attributes; ``ignore``:
     claims known and not used; any other claim is reported. ``many_tenants``: it serves the world, so ``require`` must
-    hold one of ``tenant_claims``. ``max_lifetime_s`` caps ``exp - iat``.
+    hold one of ``tenant_claims``. ``max_lifetime_s`` caps ``exp - iat``; ``max_age_s`` is how long after ``iat`` one is
+    taken whatever its ``exp``, 0 for until then. ``client_id``: people log in at this issuer with that public client
+    (``countersign login``); empty where it vouches for no people.
+
+    A claim inside another is named with ``/`` between the members' names (``kubernetes.io/serviceaccount/uid``); the
+    whole rule is in ``identity.claims``.
     """
 
     name: str
@@ -43,3 +49,5 @@ class Issuer:
     ignore: tuple[str, ...]
     teams: tuple[TeamRule, ...]
     max_lifetime_s: int
+    max_age_s: int = 0
+    client_id: str = ""

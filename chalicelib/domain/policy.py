@@ -18,13 +18,15 @@ from chalicelib.domain.target import Target
 class PolicyQuestion:
     """May the leaf of ``chain`` (its current actor) do ``action`` on ``target`` as ``principal``?
 
+    ``target`` is None, and ``principal`` empty, for what is done to this service itself (``chain:revoke``,
+    ``chain:review``).
     ``chain`` never contains the target hop. ``context`` holds what the action's schema declares beside the common
     fields, which the engine fills in itself from ``chain`` and ``now``. ``trigger_known``: the people behind the
     run are people of ours. ``met`` are the ids of rules whose approvals have been given for exactly this.
     """
 
     chain: Chain
-    target: Target
+    target: Target | None
     principal: str
     action: str
     context: Mapping[str, Json]

@@ -36,7 +36,8 @@ class FrameKind(StrEnum):
     OUTCOME = "outcome"  # ctl: op, status (ok, error, refused, unknown), tag, rows, bytes, sqlstate, duration_ms
     ROWS = "rows"  # s2c: text is JSON lines, one array of strings or nulls a row, as the client saw them; op, columns
     NOTICE = "notice"  # s2c: text as the client saw it; severity, sqlstate
-    DATA = "data"  # c2s or s2c: bytes of a stream (COPY, a terminal) as text; op, encoding
+    DATA = "data"  # c2s or s2c: bytes of a stream (COPY, a terminal) as text; op, encoding, stream (stdout, stderr)
+    TERMINAL = "terminal"  # ctl: a terminal was opened or resized: op, term, cols, rows
     CLOSE = "close"  # ctl: exit
 
 

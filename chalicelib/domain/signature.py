@@ -22,11 +22,33 @@ class KeyPurpose(StrEnum):
     ANSWER = "answer"  # ``decide``: answers
     RECORD = "record"  # the broker: target hops, manifests
     ACTIVATION = "activation"  # who may push configuration
+    SSH_USER = "ssh-user"  # ``sign``: certificates with which clients enter the broker's sshd
+    SSH_TARGET = "ssh-target"  # ``mint``: certificates with which the broker enters targets
+
+
+# Their keys sign certificates and nothing else; the others' sign JWS and nothing else.
+SSH_PURPOSES: Final = frozenset({KeyPurpose.SSH_USER, KeyPurpose.SSH_TARGET})
 
 
 def signed_payload(sha256: str) -> bytes:
     """Return the payload that a signature over the value with this hash has."""
     return canonical({"sha256": sha256})
+
+
+def checked_message(purpose: KeyPurpose, message: bytes) -> bytes:
+    """Return ``message``, which the key of an SSH ``purpose`` may sign as it is. Raises ValueError for another purpose,
+    and past ``MAX_SIGNING_INPUT`` bytes. Pure."""
+    if purpose not in SSH_PURPOSES:
+        raise ValueError(f"the {purpose.value} key signs JWS and nothing else")
+    if len(message) > MAX_SIGNING_INPUT:
+        raise ValueError(f"a message of {len(message)} bytes is past the {MAX_SIGNING_INPUT} that KMS signs")
+    return message
+
+
+def check_signs_jws(purpose: KeyPurpose) -> None:
+    """Raise ValueError where the key of ``purpose`` signs SSH certificates alone. Pure."""
+    if purpose in SSH_PURPOSES:
+        raise ValueError(f"the {purpose.value} key signs SSH certificates and nothing else")
 
 
 def signing_input(typ: str, kid: str, payload: bytes) -> bytes:

@@ -183,12 +183,23 @@ class Signer(Protocol):
         most: KMS signs 4,096 bytes of signing input as they are)."""
         ...
 
+    def sign_bytes(self, message: bytes) -> bytes:
+        """Return ``r || s`` (64 bytes, ES256) over ``message`` as it is, 4,096 bytes at most. For the SSH purposes
+        only: those keys sign nothing else, so that no certificate can stand for a JWS or the other way round. Raises
+        ValueError for another purpose or a longer message."""
+        ...
+
+    @property
+    def public_jwk(self) -> Mapping[str, str]:
+        """The key's public JWK, as :class:`Keys` gives it for the signer's purpose."""
+        ...
+
 
 class Keys(Protocol):
     """Public keys, by purpose: what a verifier may trust for what."""
 
     def public_keys(self, purpose: str) -> Mapping[str, Mapping[str, str]]:
-        """Return ``kid`` to public JWK for ``purpose``: token, answer, record or activation."""
+        """Return ``kid`` to public JWK for ``purpose`` (the values of ``domain.signature.KeyPurpose``)."""
         ...
 
 

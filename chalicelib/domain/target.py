@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from chalicelib.domain.secret import Secret
+
+CERTIFICATE: Final = "certificate"
 
 
 class Protocol(StrEnum):
@@ -19,17 +22,28 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
-    """A login on a target. ``credential`` is a reference into the secret store (an ARN or a name), never a value."""
+    """A login on a target, by the ``name`` that callers ask for; ``login`` is the account's own name there.
+
+    ``credential`` is a reference into the secret store (an ARN or a name), never a value; or ``CERTIFICATE``: nothing
+    is stored, ``mint`` signs a certificate for each connection.
+    """
 
     name: str
     credential: str
+    login: str = ""
+
+    @property
+    def account(self) -> str:
+        return self.login or self.name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A named thing to reach. ``ca_pem`` verifies it; ``plaintext`` is accepted for loopback hosts only.
+    """A named thing to reach. ``default_principal`` names one of ``principals``.
 
-    ``default_principal`` names one of ``principals``. ``search_path`` is pinned in PostgreSQL's startup packet.
+    PostgreSQL: ``ca_pem`` verifies it; ``plaintext`` is accepted for loopback hosts only; ``search_path`` is pinned in
+    the startup packet. SSH: ``host_keys`` verify it, each ``TYPE BASE64`` of a host key, or ``@cert-authority TYPE
+    BASE64`` of the authority that signs host certificates; there is no trust on first use.
     """
 
     name: str
@@ -49,6 +63,7 @@ class Target:
     max_connections: int
     hold_budget_s: int
     durable: bool
+    host_keys: tuple[str, ...] = ()
 
     def principal(self, name: str) -> Principal | None:
         """Return the principal of that name, or None."""
@@ -57,8 +72,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credential:
-    """What a target takes for one connection, as ``mint`` returns it. ``kind`` is ``password``."""
+    """What a target takes for one connection, as ``mint`` returns it.
+
+    ``kind`` is ``password`` or ``private_key`` (OpenSSH PEM), in ``secret``; or ``certificate``: ``certificate`` is one
+    OpenSSH line over the public key that the broker made for this connection, and ``secret`` is empty.
+    """
 
     kind: str
     login: str
     secret: Secret
+    certificate: str = ""

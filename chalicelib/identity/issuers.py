@@ -4,7 +4,8 @@ Rules, in the order in which they are applied: size and shape; ``iss`` equal to 
 members and ``typ``; an algorithm that the declaration allows; a key from the pinned address; the signature; the times;
 one audience, ours; then the claims that must hold, must not hold, and name the subject, the run and the people behind
 it. Identity is assembled from immutable claims as the declaration lists them: ``sub`` is never taken apart, since its
-form is the tenant's to change. Unknown claims are reported, so that a new one (a re-run's starter) is not missed.
+form is the tenant's to change. Claims inside others are found as ``identity.claims`` says. Unknown claims are reported,
+so that a new one (a re-run's starter) is not missed.
 
 It does not tell whether a token was used before: ``services`` claim each ``token_id`` once. Sources: RFC 7519, RFC
 8725, OpenID Connect Core 3.1.3.7.
@@ -23,6 +24,7 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import ConfigurationInvalid, TokenExpired, TokenInvalid, UnknownIssuer
 from chalicelib.domain.identity import Assurance, Evidence, Identity, VerifiedIdentity
 from chalicelib.domain.issuer import Issuer
+from chalicelib.identity.claims import claim_at, unknown_claims
 from chalicelib.identity.compact import ALGORITHMS, Malformed, Unverified, check, json_object, take_apart
 from chalicelib.identity.jwks import FetchJwks, IssuerKeys
 
@@ -79,7 +81,7 @@ class IssuerVerifier:
             verified = _identity(unverified, claims, declaration, expires_at)
         except Malformed as error:
             raise TokenInvalid("the issuer's token is not valid", why=str(error)) from None
-        unknown = tuple(sorted(set(claims) - _known(declaration)))
+        unknown = unknown_claims(claims, _known(declaration))
         if unknown:
             self._report(declaration.name, tuple(name[:MAX_VALUE] for name in unknown))
         return verified
@@ -109,6 +111,8 @@ class IssuerVerifier:
         not_before = _moment(claims, "nbf") if "nbf" in claims else issued
         if expires - issued > declaration.max_lifetime_s:
             raise Malformed("the token lives longer than this issuer's may")
+        if declaration.max_age_s:
+            expires = min(expires, issued + declaration.max_age_s)
         now = self._clock.now().timestamp()
         if max(issued, not_before) > now + self._leeway_s:
             raise Malformed("the token is of the future")
@@ -135,10 +139,10 @@ def _check_claims(claims: Mapping[str, Any], declaration: Issuer) -> None:
     if audience not in (declaration.audience, [declaration.audience]):  # a list of one is how Kubernetes writes one
         raise Malformed("the token is for another audience, or for several")
     for name, values in declaration.require:
-        if not set(_texts(claims.get(name))) & set(values) or isinstance(claims.get(name), list):
+        if not set(_texts(claim_at(claims, name))) & set(values) or isinstance(claim_at(claims, name), list):
             raise Malformed(f"the claim {name} does not have a required value")
     for name, values in declaration.forbid:
-        if set(_texts(claims.get(name))) & set(values):
+        if set(_texts(claim_at(claims, name))) & set(values):
             raise Malformed(f"the claim {name} has a forbidden value")
 
 
@@ -146,7 +150,7 @@ def _identity(
     unverified: Unverified, claims: Mapping[str, Any], declaration: Issuer, expires_at: datetime
 ) -> VerifiedIdentity:
     subject = _joined(claims, declaration.subject)
-    shown = [text for name in declaration.display for text in _texts(claims.get(name)) if _printable(text)]
+    shown = [text for name in declaration.display for text in _texts(claim_at(claims, name)) if _printable(text)]
     return VerifiedIdentity(
         identity=Identity(issuer=declaration.url, subject=subject, name=" ".join(shown)[:MAX_VALUE] or subject),
         evidence=Evidence(
@@ -162,22 +166,29 @@ def _identity(
             dict.fromkeys(
                 rule.team
                 for rule in declaration.teams
-                if all(_texts(claims.get(name)) == [value] for name, value in rule.when)
+                if all(value in _texts(claim_at(claims, name)) for name, value in rule.when)
             )
         ),
         expires_at=expires_at,
+        claims=_told(claims, _known(declaration) - _REGISTERED),
     )
+
+
+def _told(claims: Mapping[str, Any], names: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return the declared claims that are one text each, by name: what a ticket's redeemer is compared with."""
+    texts = ((name, _scalar(claim_at(claims, name))) for name in sorted(names))
+    return tuple((name, text) for name, text in texts if text is not None and _printable(text))
 
 
 def _accountable(claims: Mapping[str, Any], declaration: Issuer) -> tuple[str, ...]:
     """Return the people behind the run; none where the trigger is unknown, which asks for more approvers. A declared
     claim that is missing makes it unknown too: somebody would be missing from those who may not approve."""
     for name, values in declaration.unknown_trigger:
-        if set(_texts(claims.get(name))) & set(values):
+        if set(_texts(claim_at(claims, name))) & set(values):
             return ()
     people: list[str] = []
     for alias, name in declaration.accountable:
-        if name not in claims:
+        if claim_at(claims, name) is None:
             return ()
         people.append(f"{alias}:{_needed(claims, name)}")
     return tuple(people)
@@ -187,7 +198,7 @@ def _attributes(claims: Mapping[str, Any], keep: Sequence[str]) -> tuple[tuple[s
     """Return the kept claims that the token has; a list or an object as JSON text."""
     found: list[tuple[str, str]] = []
     for name in keep:
-        value = claims.get(name)
+        value = claim_at(claims, name)
         if value is None:
             continue
         text = _scalar(value)
@@ -205,7 +216,7 @@ def _joined(claims: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _needed(claims: Mapping[str, Any], name: str) -> str:
-    text = _scalar(claims.get(name))
+    text = _scalar(claim_at(claims, name))
     if not text or not _printable(text):
         raise Malformed(f"the claim {name} is missing, too long or not printable")
     return text
@@ -253,7 +264,7 @@ def _printable(text: str) -> bool:
 
 
 def _moment(claims: Mapping[str, Any], name: str) -> int:
-    value = claims.get(name)
+    value = claim_at(claims, name)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 40:
         raise Malformed(f"{name} is not a moment")
     return value

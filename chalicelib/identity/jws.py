@@ -1,4 +1,4 @@
-"""Our signatures over hops, answers, manifests and activations: what each kind is signed by, and nothing else is.
+"""Our signatures over hops, tickets, answers, manifests and activations: what each kind is signed by, alone.
 
 A signature covers the SHA-256 of a canonical value (``domain.signature``). Rules: ES256 alone; the header is exactly
 ``alg``, ``kid`` and ``typ``; ``typ`` must be the kind's own and the key one of the kind's own purpose, so that the
@@ -13,6 +13,7 @@ from typing import assert_never
 from chalicelib.domain.activation import ACTIVATION_SIGNATURE_TYPE, Activation
 from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer
 from chalicelib.domain.chain import HOP_SIGNATURE_TYPE, Hop, HopKind
+from chalicelib.domain.delegation import TICKET_SIGNATURE_TYPE, Ticket
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.recording import MANIFEST_SIGNATURE_TYPE, Manifest
 from chalicelib.domain.signature import KeyPurpose, signed_payload
@@ -58,6 +59,15 @@ def hop_purpose(hop: Hop) -> KeyPurpose:
             return KeyPurpose.RECORD
         case _:
             assert_never(hop.kind)
+
+
+def sign_ticket(signer: Signer, ticket: Ticket) -> Ticket:
+    return replace(ticket, signature=sign_sha256(signer, TICKET_SIGNATURE_TYPE, ticket.sha256()))
+
+
+def verify_ticket(ticket: Ticket, keys: Keys) -> None:
+    """Raise ProofInvalid unless ``sign`` signed this ticket."""
+    verify_sha256(keys, KeyPurpose.TOKEN, TICKET_SIGNATURE_TYPE, ticket.signature, ticket.sha256())
 
 
 def sign_answer(signer: Signer, answer: Answer) -> Answer:

@@ -18,6 +18,7 @@ from chalicelib.domain.chain import Chain
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import TokenExpired, TokenInvalid
 from chalicelib.domain.identifiers import HopId, Txn
+from chalicelib.domain.scope import MAX_DEPTH
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Keys, Signer
@@ -26,7 +27,6 @@ from chalicelib.identity.compact import Malformed, json_object, verified_payload
 TYPE: Final = "at+jwt"
 SKEW_S: Final = 30  # between our own clocks, each of which stops working past 30 s from AWS's
 MAX_TTL_S: Final = 900  # 15 minutes: as long as the AWS credentials that a token may lead to
-MAX_DEPTH: Final = 8  # of ``act``: at about 230 bytes a hop more would not fit what KMS signs at once
 
 JwkSet: TypeAlias = Mapping[str, list[Mapping[str, str]]]
 
@@ -42,8 +42,9 @@ class Minted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessToken:
-    """What a verified token says. ``originator`` and ``actor`` are identity keys; ``scope`` holds targets; ``anc`` the
-    ids of the hops from the root to this one's parent."""
+    """What a verified token says. ``originator`` and ``actor`` are identity keys; ``scope`` is as ``domain.scope`` has
+    it; ``anc`` the ids of the hops from the root to this one's parent; ``key_thumbprint`` is ``cnf.jkt``, empty where
+    there is none."""
 
     txn: Txn
     hop: HopId
@@ -52,6 +53,7 @@ class AccessToken:
     actor: str
     scope: tuple[str, ...]
     anc: tuple[HopId, ...]
+    key_thumbprint: str
     expires_at: datetime
 
 
@@ -65,8 +67,9 @@ class TokenIssuer:
         self._audience = audience
         self._clock = clock
 
-    def mint(self, chain: Chain, token_id: str, ttl_s: int) -> Minted:
-        """Return a token of ``chain``'s leaf for ``ttl_s`` seconds, or less where the hop ends earlier.
+    def mint(self, chain: Chain, token_id: str, ttl_s: int, scope: tuple[str, ...] | None = None) -> Minted:
+        """Return a token of ``chain``'s leaf for ``ttl_s`` seconds, or less where the hop ends earlier. ``scope`` is
+        the token's own, which the caller has found to be within the leaf's; None is the leaf's.
 
         Raises TokenInvalid where the chain is too deep for a token, TokenExpired where its leaf has expired,
         StoreUnavailable where the key cannot be reached.
@@ -75,9 +78,9 @@ class TokenIssuer:
         expires = min(now + timedelta(seconds=min(ttl_s, MAX_TTL_S)), chain.leaf.expires_at)
         if expires <= now:
             raise TokenExpired("the chain of identities has expired", hop=chain.leaf.id)
-        if len(chain.hops) > MAX_DEPTH:
+        if chain.leaf.depth > MAX_DEPTH:
             raise TokenInvalid("the chain of identities is too deep", hop=chain.leaf.id)
-        claims = self._claims(chain, token_id, now, expires)
+        claims = self._claims(chain, token_id, now, expires) | {"scope": " ".join(scope or chain.leaf.scope)}
         try:
             token = self._signer.sign(TYPE, canonical(claims))
         except ValueError as error:  # past what the key signs at once: long names, many targets
@@ -97,11 +100,10 @@ class TokenIssuer:
             "jti": token_id,
             "txn": leaf.txn,
             "hop": leaf.id,
-            "scope": " ".join(leaf.scope),
             "act": _act(chain),
             "anc": [hop.id for hop in chain.hops[:-1]],
             "del_depth": leaf.depth,
-            "del_max_depth": MAX_DEPTH - 1,
+            "del_max_depth": leaf.max_depth,
         }
         if leaf.parent is not None:
             claims["par_hash"] = leaf.parent_sha256
@@ -111,9 +113,12 @@ class TokenIssuer:
 
 
 def verify_access_token(
-    unverified_token: str, *, keys: Keys, issuer_url: str, audience: str, clock: Clock
+    unverified_token: str, *, keys: Keys, issuer_url: str, audience: str, clock: Clock, expired_too: bool = False
 ) -> AccessToken:
-    """Return what one of our tokens says. Raises TokenInvalid, TokenExpired, or StoreUnavailable for unread keys."""
+    """Return what one of our tokens says; ``expired_too`` is for whoever renews one, and is told by its hop's end.
+
+    Raises TokenInvalid, TokenExpired, or StoreUnavailable for unread keys.
+    """
     known = keys.public_keys(KeyPurpose.TOKEN.value)
     try:
         claims = json_object(verified_payload(unverified_token, TYPE, known))
@@ -124,7 +129,9 @@ def verify_access_token(
     now = clock.now().timestamp()
     if max(not_before, issued) > now + SKEW_S:
         _refuse("the token is of the future")
-    if now >= said.expires_at.timestamp():  # no skew: whoever checks may be behind, never ahead of who ends it
+    if (
+        not expired_too and now >= said.expires_at.timestamp()
+    ):  # no skew: whoever checks may be behind, never ahead of who ends it
         raise TokenExpired("the access token has expired")
     return said
 
@@ -158,8 +165,16 @@ def _access_token(claims: Mapping[str, Any], issuer_url: str, audience: str) -> 
         actor=_text(claims, "client_id"),
         scope=tuple(str(claims.get("scope", "")).split()),
         anc=tuple(HopId(hop) for hop in anc),
+        key_thumbprint=_text(_member(claims, "cnf"), "jkt") if "cnf" in claims else "",
         expires_at=_moment(_number(claims, "exp")),
     )
+
+
+def _member(claims: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = claims.get(name)
+    if not isinstance(value, Mapping):
+        raise Malformed(f"{name} is not an object")
+    return value
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:

@@ -26,7 +26,7 @@ from chalicelib.domain.policy import Allow, Decision, Deny, Mention, NeedsApprov
 from chalicelib.domain.problem import Problem, configuration_invalid
 from chalicelib.domain.requirement import REQUIREMENTS_VERSION, Bound, Durable, MaskWith, RecordFull, Requirement
 from chalicelib.domain.session import ApprovalNeed
-from chalicelib.policy.facts import SCHEMA, EntityShelf, common_context
+from chalicelib.policy.facts import SCHEMA, EntityShelf, common_context, resource
 from chalicelib.policy.rules import Rule, read_rule, split
 from chalicelib.policy.schema import CEDAR_SCHEMA
 
@@ -114,7 +114,7 @@ class CedarPolicy:
         request = {
             "principal": {"type": "Actor", "id": question.chain.leaf.actor.key},
             "action": {"type": "Action", "id": question.action},
-            "resource": {"type": "Target", "id": question.target.name},
+            "resource": resource(question.target),
         }
 
         def evaluate(met: frozenset[str]) -> _Answer:

@@ -21,7 +21,7 @@ from chalicelib.domain.chain import Hop
 from chalicelib.domain.identity import Assurance, Evidence, Identity
 from chalicelib.domain.policy import PolicyQuestion
 from chalicelib.domain.target import Protocol, Target
-from chalicelib.policy.schema import CEDAR_SCHEMA
+from chalicelib.policy.schema import CEDAR_SCHEMA, SERVICE
 
 _WEAKEST_FIRST: Final = (Assurance.BEARER, Assurance.VOUCHED, Assurance.ATTESTED)
 # A broker task holds a few hundred sessions; past that the oldest is built again (about 50 us).
@@ -31,7 +31,12 @@ SCHEMA: Final = cedarpy.Schema.from_str(CEDAR_SCHEMA)
 
 _Who: TypeAlias = tuple[Identity, Evidence, tuple[str, ...], int]
 _What: TypeAlias = tuple[str, Protocol, str, tuple[tuple[str, str], ...]]
-_Facts: TypeAlias = tuple[_Who, _What]
+_Facts: TypeAlias = tuple[_Who, _What | None]
+
+
+def resource(target: Target | None) -> Mapping[str, str]:
+    """Return the id of what is acted on: ``target``, or this service itself where there is none."""
+    return _uid("Service", SERVICE) if target is None else _uid("Target", target.name)
 
 
 def common_context(question: PolicyQuestion) -> Mapping[str, Json]:
@@ -57,17 +62,18 @@ class EntityShelf:
         self._kept: OrderedDict[_Facts, cedarpy.Entities] = OrderedDict()
         self._lock = threading.Lock()
 
-    def entities(self, actor: Hop, target: Target) -> cedarpy.Entities:
-        """Return the entities of ``actor`` and ``target``. Raises ValueError where they do not fit the schema."""
-        facts = (
+    def entities(self, actor: Hop, target: Target | None) -> cedarpy.Entities:
+        """Return the entities of ``actor`` and ``target``, or of the service where there is none. Raises ValueError
+        where they do not fit the schema."""
+        facts: _Facts = (
             (actor.actor, actor.evidence, actor.teams, actor.depth),
-            (target.name, target.protocol, target.environment, target.tags),
+            None if target is None else (target.name, target.protocol, target.environment, target.tags),
         )
         with self._lock:
             if facts in self._kept:
                 self._kept.move_to_end(facts)
                 return self._kept[facts]
-        built = cedarpy.Entities.from_json_str(json.dumps([_actor(facts[0]), _target(facts[1])]), SCHEMA)
+        built = cedarpy.Entities.from_json_str(json.dumps([_actor(facts[0]), _resource(facts[1])]), SCHEMA)
         with self._lock:
             self._kept[facts] = built
             while len(self._kept) > _MAX_KEPT:
@@ -90,7 +96,9 @@ def _actor(who: _Who) -> Mapping[str, Json]:
     return {"uid": _uid("Actor", identity.key), "attrs": attributes, "tags": tags, "parents": parents}
 
 
-def _target(what: _What) -> Mapping[str, Json]:
+def _resource(what: _What | None) -> Mapping[str, Json]:
+    if what is None:
+        return {"uid": _uid("Service", SERVICE), "attrs": {"protocol": "", "tags": []}, "parents": []}
     name, protocol, environment, tags = what
     return {
         "uid": _uid("Target", name),

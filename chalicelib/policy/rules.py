@@ -29,6 +29,7 @@ from chalicelib.domain.errors import ConfigurationInvalid
 from chalicelib.domain.policy import Mention, MentionKind
 from chalicelib.domain.problem import Problem
 from chalicelib.domain.requirement import Approval, MaskWith, Requirement, parse_requirement
+from chalicelib.policy.schema import SERVICE
 
 MAX_HINT: Final = 200  # it travels in a protocol's error message and on a card, where a paragraph is cut off
 _RULE_ID: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
@@ -118,6 +119,7 @@ def read_rule(source: Source) -> Rule | list[Problem]:
     requirements = _requirements(source, rule_id, template, problems)
     problems.extend(_annotation_problems(source, rule_id, template, requirements))
     problems.extend(_gate_problems(source, rule_id, template))
+    problems.extend(_service_problems(source, rule_id, template))
     if problems:
         return problems
     return Rule(
@@ -199,6 +201,15 @@ def _gate_problems(source: Source, rule_id: str, template: pst.Template) -> Iter
             f"rule {rule_id}: it reads context.met (or context as a whole) outside its own unless clause",
             "Read context.met only in the unless clause of the forbid whose @id it names.",
         )
+
+
+def _service_problems(source: Source, rule_id: str, template: pst.Template) -> Iterator[Problem]:
+    """There is one service: a rule about another would never apply, and no other file could say so."""
+    for uid in sorted(pst.entity_uids(template), key=str):
+        if str(uid.type) == "Service" and uid.id != SERVICE:
+            yield source.problem(
+                f"rule {rule_id}: there is no service {uid.id!r}", f'Write Service::"{SERVICE}", or `resource` alone.'
+            )
 
 
 def _reads_met(node: object) -> bool:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Final
 
+SERVICE: Final = "countersign"
+
 # Cedar's record types do not extend one another, so the fields that every action has are written in twice from here.
 _COMMON: Final = """
     originator: String,        // issuer#subject of the identity that the whole chain acts for
@@ -21,7 +23,7 @@ _COMMON: Final = """
     depth: Long,               // delegation steps below the originator; 0 is the originator itself
     min_assurance: String,     // the weakest of the chain: attested, vouched or bearer
     trigger_known: Bool,       // whether the people behind the run are known
-    principal: String,         // the login on the target
+    principal: String,         // the login on the target; empty where the resource is the service
     met: Set<String>,          // rules whose requirements are met; read only by the rule itself
     time: { hour: Long, weekday: Long },  // UTC; weekday 1 is Monday
 """
@@ -37,6 +39,10 @@ entity Actor in [Team, Issuer] = {{ issuer: String, subject: String, assurance: 
 // tags are "key=value", from targets.yaml
 entity Target in [Env] = {{ protocol: String, tags: Set<String> }};
 
+// Service::"countersign" alone: what is done to this service itself. It has a target's attributes, all of them empty,
+// so that a rule for every resource may read them.
+entity Service = {{ protocol: String, tags: Set<String> }};
+
 type Opening = {{{_COMMON}
     duration_s: Long,
 }};
@@ -51,9 +57,28 @@ type Statement = {{{_COMMON}
     masked_outside_output: Bool,   // and uses it elsewhere than in a plain output list
 }};
 
+type Ssh = {{{_COMMON}
+    command: String,         // the words joined by one space, in quotes where not plain; empty where not literal
+    program: String,         // uptime also for /usr/bin/uptime, else the path as it stands; empty where not literal
+    arguments: Set<String>,  // the other words, unquoted
+    terminal: Bool,          // a terminal was asked for
+}};
+
+type Administration = {{{_COMMON}
+    what: String,  // delegate: key or issuer, which names the redeemer; revoke: its kind; review: chain or session
+}};
+
 action "session:open" appliesTo {{ principal: [Actor], resource: [Target], context: Opening }};
 
 action "sql";  // the group: never asked about itself
 action "sql:read", "sql:write", "sql:define", "sql:session", "sql:privilege", "sql:derives_masked", "sql:opaque"
     in ["sql"] appliesTo {{ principal: [Actor], resource: [Target], context: Statement }};
+
+action "ssh";  // the group: never asked about itself
+action "ssh:exec", "ssh:shell", "ssh:opaque" in ["ssh"]
+    appliesTo {{ principal: [Actor], resource: [Target], context: Ssh }};
+
+action "chain";  // the group: never asked about itself
+action "chain:delegate", "chain:revoke", "chain:review" in ["chain"]
+    appliesTo {{ principal: [Actor], resource: [Service], context: Administration }};
 """

@@ -1,4 +1,4 @@
-"""The request stage: what policy is asked about a session, and who may not answer for it. Pure.
+"""The request stage: what policy is asked about a session, or about this service, and who may not answer for it. Pure.
 
 Used by every plane that decides on a session (``request``, ``take``, ``mint``, the broker's admission), so that all of
 them ask policy the same question: a grant is necessary, never sufficient.
@@ -13,14 +13,19 @@ from datetime import datetime
 from typing import Final
 
 from chalicelib.config.bundle import Bundle
-from chalicelib.domain.ask import Answer, Ask, raise_unknown_trigger
-from chalicelib.domain.chain import Chain
+from chalicelib.domain.ask import Answer, Ask, Question, Stage, raise_unknown_trigger
+from chalicelib.domain.canonical import digest
+from chalicelib.domain.chain import Chain, Hop
 from chalicelib.domain.identifiers import PersonId
+from chalicelib.domain.identity import Assurance
 from chalicelib.domain.policy import PolicyQuestion
-from chalicelib.domain.session import ApprovalNeed
+from chalicelib.domain.session import AccessRequest, ApprovalNeed, Session
 from chalicelib.domain.target import Protocol, Target
 
 SESSION_OPEN: Final = "session:open"
+CHAIN_DELEGATE: Final = "chain:delegate"
+CHAIN_REVOKE: Final = "chain:revoke"
+CHAIN_REVIEW: Final = "chain:review"
 _ANY_DURATION_S: Final = 86_400  # caps nothing, so that policy is asked about a stand-in as about a target
 
 
@@ -37,6 +42,21 @@ def session_question(
         trigger_known=trigger_known(bundle, chain),
         now=now,
         met=met,
+    )
+
+
+def service_question(bundle: Bundle, chain: Chain, action: str, what: str, now: datetime) -> PolicyQuestion:
+    """Return what policy is asked about ``action`` on this service itself: a delegation to a key or an issuer, a
+    revocation or a review, of the kind ``what``. No approval counts here."""
+    return PolicyQuestion(
+        chain=chain,
+        target=None,
+        principal="",
+        action=action,
+        context={"what": what},
+        trigger_known=trigger_known(bundle, chain),
+        now=now,
+        met=frozenset(),
     )
 
 
@@ -74,8 +94,10 @@ def chain_lines(bundle: Bundle, chain: Chain) -> tuple[str, ...]:
 
 
 def trigger_known(bundle: Bundle, chain: Chain) -> bool:
-    """Return whether the people behind the run are known, to the issuer and to us."""
-    return bundle.knows_who_is_behind(chain.accountable)
+    """Return whether the people behind the run are known, to the issuer and to us; and those behind the run of every
+    actor that was let in below it, or somebody could answer for what their own pipeline does under another's."""
+    known = bool(chain.accountable) and bundle.knows_who_is_behind(chain.involved)
+    return known and not any(_hides_people(bundle, hop) for hop in chain.hops[1:])
 
 
 def needs_of(needs: Iterable[ApprovalNeed], *, trigger_known: bool) -> tuple[ApprovalNeed, ...]:
@@ -84,9 +106,35 @@ def needs_of(needs: Iterable[ApprovalNeed], *, trigger_known: bool) -> tuple[App
 
 
 def excluded_people(bundle: Bundle, chain: Chain) -> tuple[PersonId, ...]:
-    """Return the people who may not answer for this chain: those behind the run, and those who are an actor in it."""
+    """Return the people who may not answer for this chain: those behind any hop, and those who are an actor in it."""
     keys = tuple(identity.key for identity in chain.identities)
-    return tuple(sorted(person.id for person in bundle.people_behind(chain.accountable + keys)))
+    return tuple(sorted(person.id for person in bundle.people_behind(chain.involved + keys)))
+
+
+def request_commitment(request: AccessRequest) -> str:
+    """Return what an approval of a request is bound to: the request, whole. Pure."""
+    return digest(
+        {
+            "target": request.target,
+            "principal": request.principal,
+            "reason": request.reason,
+            "duration_s": request.duration_s,
+        }
+    )
+
+
+def asks_for(question: Question, session: Session, leaf: Hop) -> bool:
+    """Return whether ``question`` is about opening this session, as its row is now, for the hop ``leaf``: a row
+    that was moved to another actor takes no approval along. Pure."""
+    request = session.request
+    return (
+        question.stage is Stage.REQUEST
+        and question.session_id == session.id
+        and question.txn == session.txn == leaf.txn
+        and question.leaf_hop_sha256 == leaf.sha256()
+        and (question.target, question.principal) == (request.target, request.principal)
+        and question.commitment == request_commitment(request)
+    )
 
 
 def approvers_stand(bundle: Bundle, chain: Chain, ask: Ask, answers: Iterable[Answer]) -> bool:
@@ -101,3 +149,11 @@ def approvers_stand(bundle: Bundle, chain: Chain, ask: Ask, answers: Iterable[An
         if len(given & able) < need.approval.count:
             return False
     return bool(ask.question.needs)
+
+
+def _hides_people(bundle: Bundle, hop: Hop) -> bool:
+    """Return whether somebody started what ``hop`` attests, and its token did not say who: its issuer names people, and
+    not this time (a schedule, a re-run). Where an issuer never does, as a cluster of its pods, there is no run."""
+    if hop.evidence.assurance is not Assurance.ATTESTED or hop.accountable:
+        return False
+    return any(issuer.url == hop.actor.issuer and issuer.accountable for issuer in bundle.issuers)

@@ -6,30 +6,46 @@ Rule: a function gets what its own verbs need and no more, as its role does. Mak
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.audit import AuditLog
+from chalicelib.domain.canonical import Json
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.identity import VerifiedIdentity
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.domain.store import Functions, Keys, Stores
+from chalicelib.domain.store import Functions, Keys, Signer, Stores
+from chalicelib.domain.target import Protocol
 from chalicelib.identity.issuers import IssuerVerifier
 from chalicelib.identity.jwks import FetchJwks
-from chalicelib.identity.tokens import TokenIssuer, verify_access_token
+from chalicelib.identity.tokens import AccessToken, TokenIssuer, verify_access_token
+from chalicelib.services.certify import Certify
+from chalicelib.services.chains import ReadChain, ReviewChain
 from chalicelib.services.close import CloseSession
 from chalicelib.services.decide import Decide, SlackRequest
+from chalicelib.services.delegate import Delegate
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.exchange import Exchange
+from chalicelib.services.functions import SignWork
+from chalicelib.services.grant import ENGINES
 from chalicelib.services.identify import Identify
+from chalicelib.services.issue import IssueToken
 from chalicelib.services.mint import Mint
 from chalicelib.services.poll import PollSession, WaitingRoom
 from chalicelib.services.post_cards import CardPoster, PostCards
+from chalicelib.services.proofs import Proofs
+from chalicelib.services.redeem import RedeemTicket
+from chalicelib.services.refresh import RefreshToken
 from chalicelib.services.request import RequestSession
+from chalicelib.services.review import Review
+from chalicelib.services.reviewed import review_json
+from chalicelib.services.revoke import Revoke
+from chalicelib.services.root import BeginRun
 from chalicelib.services.settle import Settle
 from chalicelib.services.targets import ListTargets
+from chalicelib.services.tickets import Tickets
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +62,31 @@ class Parts:
     def evidence(self) -> Evidence:
         return Evidence(chains=self.stores.chains, answers=self.stores.answers, keys=self.stores.keys)
 
+    def proofs(self) -> Proofs:
+        return Proofs(once=self.stores.once, clock=self.clock, public_url=self.public_url)
+
+    def tickets(self) -> Tickets:
+        return Tickets(once=self.stores.once, keys=self.stores.keys)
+
+    def verify_token(self, *, expired_too: bool = False) -> Callable[[str], AccessToken]:
+        return partial(
+            verify_access_token,
+            keys=self.stores.keys,
+            issuer_url=self.public_url,
+            audience=self.audience,
+            clock=self.clock,
+            expired_too=expired_too,
+        )
+
+    def identify(self) -> Identify:
+        return Identify(
+            verify=self.verify_token(),
+            evidence=self.evidence(),
+            revocations=self.stores.revocations,
+            proofs=self.proofs(),
+            clock=self.clock,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiServices:
@@ -56,6 +97,9 @@ class ApiServices:
     poll: PollSession
     close: CloseSession
     targets: ListTargets
+    revoke: Revoke
+    chains: ReadChain
+    bundles: Bundles
     functions: Functions
     keys: Keys
 
@@ -78,8 +122,15 @@ class Issuers:
         return verifier.verify(token)
 
 
-def api_services(parts: Parts, *, waiters: int, pause: Callable[[float], None]) -> ApiServices:
-    """Return the API's services. ``waiters``: how many may wait at once; ``pause`` sleeps for seconds."""
+def api_services(
+    parts: Parts,
+    *,
+    waiters: int,
+    pause: Callable[[float], None],
+    served: frozenset[Protocol] = ENGINES,
+) -> ApiServices:
+    """Return the API's services. ``waiters``: how many may wait at once; ``pause`` sleeps for seconds; ``served``: what
+    the broker listens for."""
     stores, clock, audit = parts.stores, parts.clock, parts.audit
     evidence = parts.evidence()
     settle = Settle(
@@ -89,14 +140,12 @@ def api_services(parts: Parts, *, waiters: int, pause: Callable[[float], None]) 
         uses=stores.uses,
         revocations=stores.revocations,
         evidence=evidence,
+        served=served,
         clock=clock,
         audit=audit,
     )
-    verify = partial(
-        verify_access_token, keys=stores.keys, issuer_url=parts.public_url, audience=parts.audience, clock=clock
-    )
     return ApiServices(
-        identify=Identify(verify=verify, evidence=evidence, revocations=stores.revocations, clock=clock),
+        identify=parts.identify(),
         request=RequestSession(
             bundles=parts.bundles,
             sessions=stores.sessions,
@@ -104,6 +153,7 @@ def api_services(parts: Parts, *, waiters: int, pause: Callable[[float], None]) 
             once=stores.once,
             revocations=stores.revocations,
             settle=settle,
+            served=served,
             clock=clock,
             audit=audit,
         ),
@@ -118,24 +168,96 @@ def api_services(parts: Parts, *, waiters: int, pause: Callable[[float], None]) 
             sessions=stores.sessions, uses=stores.uses, revocations=stores.revocations, clock=clock, audit=audit
         ),
         targets=ListTargets(bundles=parts.bundles, clock=clock),
+        revoke=Revoke(
+            bundles=parts.bundles,
+            chains=stores.chains,
+            sessions=stores.sessions,
+            revocations=stores.revocations,
+            clock=clock,
+            audit=audit,
+        ),
+        chains=ReadChain(
+            bundles=parts.bundles,
+            chains=stores.chains,
+            revocations=stores.revocations,
+            clock=clock,
+            audit=audit,
+        ),
+        bundles=parts.bundles,
         functions=stores.functions,
         keys=stores.keys,
     )
 
 
-def exchange_service(parts: Parts, fetch_jwks: FetchJwks) -> Exchange:
+def sign_services(parts: Parts, fetch_jwks: FetchJwks) -> SignWork:
     """Return what the ``sign`` function does."""
     stores, clock = parts.stores, parts.clock
+    identify = parts.identify()
     signer = stores.signer(KeyPurpose.TOKEN.value)
+    return SignWork(
+        exchange=_exchange(parts, fetch_jwks, identify, signer),
+        delegate=Delegate(
+            bundles=parts.bundles,
+            identify=identify,
+            tickets=parts.tickets(),
+            signer=signer,
+            clock=clock,
+            audit=parts.audit,
+        ),
+        certify=Certify(
+            identify=identify,
+            bundles=parts.bundles,
+            sessions=stores.sessions,
+            revocations=stores.revocations,
+            signer=stores.signer(KeyPurpose.SSH_USER.value),
+            clock=clock,
+            audit=parts.audit,
+        ),
+    )
+
+
+def _exchange(parts: Parts, fetch_jwks: FetchJwks, identify: Identify, signer: Signer) -> Exchange:
+    stores, clock, proofs, evidence = parts.stores, parts.clock, parts.proofs(), parts.evidence()
+    verify = Issuers(fetch_jwks, clock).verify
+    issue = IssueToken(tokens=TokenIssuer(signer, parts.public_url, parts.audience, clock), clock=clock)
     return Exchange(
-        bundles=parts.bundles,
-        once=stores.once,
-        chains=stores.chains,
-        evidence=parts.evidence(),
-        revocations=stores.revocations,
-        verify=Issuers(fetch_jwks, clock).verify,
-        signer=signer,
-        tokens=TokenIssuer(signer, parts.public_url, parts.audience, clock),
+        begin_run=BeginRun(
+            bundles=parts.bundles,
+            once=stores.once,
+            chains=stores.chains,
+            evidence=evidence,
+            revocations=stores.revocations,
+            verify=verify,
+            proofs=proofs,
+            signer=signer,
+            issue=issue,
+            clock=clock,
+            audit=parts.audit,
+        ),
+        redeem=RedeemTicket(
+            bundles=parts.bundles,
+            once=stores.once,
+            chains=stores.chains,
+            evidence=evidence,
+            revocations=stores.revocations,
+            tickets=parts.tickets(),
+            verify=verify,
+            proofs=proofs,
+            signer=signer,
+            issue=issue,
+            issuer_url=parts.public_url,
+            clock=clock,
+            audit=parts.audit,
+        ),
+        refresh=RefreshToken(
+            verify=parts.verify_token(expired_too=True),
+            identify=identify,
+            proofs=proofs,
+            issue=issue,
+            clock=clock,
+            audit=parts.audit,
+        ),
+        proofs=proofs,
         audiences=frozenset({parts.public_url, parts.audience}),
         clock=clock,
         audit=parts.audit,
@@ -171,10 +293,20 @@ def mint_service(parts: Parts) -> Mint:
         revocations=stores.revocations,
         once=stores.once,
         secrets=stores.secrets,
+        signer=stores.signer(KeyPurpose.SSH_TARGET.value),
         evidence=parts.evidence(),
         clock=parts.clock,
         audit=parts.audit,
     )
+
+
+def review_service(parts: Parts) -> ReviewChain:
+    """Return what the ``review`` function does, for a caller that it has verified."""
+
+    def reviewed(bundle: Bundle, subject: str) -> Mapping[str, Json]:
+        return review_json(Review(stores=parts.stores, people=bundle.people, clock=parts.clock)(subject))
+
+    return ReviewChain(bundles=parts.bundles, review=reviewed, clock=parts.clock, audit=parts.audit)
 
 
 def cards_service(parts: Parts, poster: CardPoster) -> PostCards:

@@ -1,186 +1,157 @@
-"""An issuer's token becomes a token of ours, and the first hop of a chain. Runs in the ``sign`` function.
+"""``POST /v1/token``: what the form asks for, and which kind of exchange answers it. Runs in the ``sign`` function.
 
-Rules: an issuer's token counts once. A run has one root: its first exchange makes ``txn`` and the signed origin hop; a
-later one (with a new token of the same run) continues them and gets no more than they have, and is refused where it
-names other people behind the run. No token of ours outlives its hop or the token that it came from. There is no client
-authentication and no actor token here: delegation has tickets of its own.
+A subject token is an issuer's (``root``), a delegation ticket (``redeem``) or one of our own (``refresh``). Rules:
+there is no client authentication, the subject token and the proof of a key say who asks; an actor token goes with a
+ticket and with nothing else. Every refusal is an audit event.
 
-Source: RFC 8693 sections 2.1, 2.2 and 3; RFC 8707 section 2. Deviation: RFC 6749 section 3.2 ignores parameters that
-are not known; we refuse them, since what a caller believes it asked for and was not read is a mistake worth telling.
+Source: RFC 8693 sections 2.1, 2.2 and 3; RFC 8707 section 2; RFC 9449 section 5. Deviation: RFC 6749 section 3.2
+ignores parameters that are not known; we refuse them, since what a caller believes it asked for and was not read is a
+mistake worth telling.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from enum import StrEnum
+from typing import Final, assert_never
 
-from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
-from chalicelib.domain.canonical import canonical, sha256_hex
-from chalicelib.domain.chain import Chain, Hop, HopKind
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.errors import (
-    AccessError,
-    AlreadyExists,
-    BadRequest,
-    GrantExpired,
-    GrantRevoked,
-    InvalidTarget,
-    OutOfScope,
-    TokenExpired,
-    TokenInvalid,
-    TokenReplayed,
-    Unauthenticated,
-    UnsupportedGrantType,
-)
-from chalicelib.domain.identifiers import HopId, Txn, new_hop_id, new_txn, ulid
-from chalicelib.domain.identity import VerifiedIdentity
-from chalicelib.domain.secret import Secret
-from chalicelib.domain.store import Chains, Once, Revocations, Signer
-from chalicelib.identity.issuers import LEEWAY_S
-from chalicelib.identity.jws import sign_hop
-from chalicelib.identity.tokens import TokenIssuer
-from chalicelib.services.evidence import Evidence
+from chalicelib.domain.errors import AccessError, BadRequest, InvalidTarget, Unauthenticated, UnsupportedGrantType
+from chalicelib.domain.scope import parse_scope
+from chalicelib.services.issue import Issued
+from chalicelib.services.proofs import Proofs
+from chalicelib.services.redeem import RedeemTicket
+from chalicelib.services.refresh import RefreshToken
+from chalicelib.services.root import BeginRun
 
 GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
-_SUBJECT_TOKEN_TYPES: Final = frozenset(
+TICKET_TYPE: Final = "urn:countersign:params:oauth:token-type:delegation-ticket"
+ISSUER_TOKEN_TYPES: Final = frozenset(
     {"urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:jwt"}
 )
 _REPEATABLE: Final = frozenset({"audience", "resource"})
-_KNOWN: Final = _REPEATABLE | {
-    "grant_type",
-    "subject_token",
-    "subject_token_type",
-    "requested_token_type",
-    "scope",
-    "client_id",
-}
+_ACTOR: Final = frozenset({"actor_token", "actor_token_type"})
+_KNOWN: Final = (
+    _REPEATABLE
+    | _ACTOR
+    | {"grant_type", "subject_token", "subject_token_type", "requested_token_type", "scope", "client_id"}
+)
 _CLIENT_AUTHENTICATION: Final = frozenset({"client_secret", "client_assertion", "client_assertion_type"})
 _PARAMETER: Final = re.compile(r"[a-z_]{1,64}\Z")  # what is said back to the caller of what it sent
-_ACTOR: Final = frozenset({"actor_token", "actor_token_type"})
 
-TOKEN_LIFETIME_S: Final = 300  # long enough to ask for a session, short enough to steal in vain
-RUN_LIFETIME: Final = timedelta(hours=8)  # a working day; GitHub's own limit for a hosted job is 6 hours
-# A run's root is remembered for longer than any CI lets a run live (GitHub: 35 days), so that it never gets a second.
-RUN_MEMORY: Final = timedelta(days=40)
-_LEEWAY: Final = timedelta(seconds=LEEWAY_S)  # a token that the verifier still takes must still be remembered
-_ANY_TARGET: Final = ("*",)
+
+class SubjectKind(StrEnum):
+    """What the subject token is."""
+
+    ISSUER_TOKEN = "issuer_token"
+    TICKET = "ticket"
+    OWN_TOKEN = "own_token"
+
+
+_KINDS: Final[Mapping[str, SubjectKind]] = {
+    **dict.fromkeys(ISSUER_TOKEN_TYPES, SubjectKind.ISSUER_TOKEN),
+    TICKET_TYPE: SubjectKind.TICKET,
+    ACCESS_TOKEN_TYPE: SubjectKind.OWN_TOKEN,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Exchanged:
-    """The answer of RFC 8693 section 2.2.1, with the chain's id."""
+class Asked:
+    """What a form asks for. ``scope`` None: all that there is."""
 
-    access_token: Secret
-    expires_in: int
-    scope: str
-    txn: Txn
+    kind: SubjectKind
+    subject_token: str
+    actor_token: str | None
+    scope: tuple[str, ...] | None
 
 
 class Exchange:
-    """Exchanges an issuer's token. ``verify`` returns what it says by its declaration in the bundle; ``signer`` is the
-    token key's; ``audiences`` are the names under which a caller may ask for a token for us."""
+    """Answers the form. ``audiences`` are the names under which a caller may ask for a token for us."""
 
     def __init__(
         self,
         *,
-        bundles: Bundles,
-        once: Once,
-        chains: Chains,
-        evidence: Evidence,
-        revocations: Revocations,
-        verify: Callable[[Bundle, str], VerifiedIdentity],
-        signer: Signer,
-        tokens: TokenIssuer,
+        begin_run: BeginRun,
+        redeem: RedeemTicket,
+        refresh: RefreshToken,
+        proofs: Proofs,
         audiences: frozenset[str],
         clock: Clock,
         audit: AuditLog,
     ) -> None:
-        self._bundles = bundles
-        self._once = once
-        self._chains = chains
-        self._evidence = evidence
-        self._revocations = revocations
-        self._verify = verify
-        self._signer = signer
-        self._tokens = tokens
+        self._begin_run = begin_run
+        self._redeem = redeem
+        self._refresh = refresh
+        self._proofs = proofs
         self._audiences = audiences
         self._clock = clock
         self._audit = audit
 
-    def __call__(self, form: Mapping[str, Sequence[str]]) -> Exchanged:
-        """Return the token for a form of RFC 8693 parameters, each with its values.
+    def __call__(self, form: Mapping[str, Sequence[str]], proof: str = "") -> Issued:
+        """Return the token for a form of RFC 8693 parameters, each with its values, and the ``DPoP`` header or nothing.
 
-        Raises BadRequest, UnsupportedGrantType, InvalidTarget, OutOfScope, Unauthenticated and its kinds,
-        GrantExpired, GrantRevoked, ConfigurationInvalid, StoreUnavailable. Writes nothing where it raises, but for the
-        claim of a token that was good.
+        Raises BadRequest, UnsupportedGrantType, InvalidTarget, Unauthenticated, KeyProofInvalid, and what the kind of
+        exchange raises.
         """
+        kind = None
         try:
-            return self._exchange(subject_token_of(form, self._audiences))
+            asked = asked_of(form, self._audiences)
+            kind = asked.kind
+            return self._answer(asked, proof)
         except AccessError as error:
-            self._audit.record(AuditEvent(name=AuditName.TOKEN_REFUSED, at=self._clock.now(), code=error.code))
+            if kind is not SubjectKind.TICKET:  # whose refusals ``redeem`` tells, with what it knows of the ticket
+                self._refused(error)
             raise
 
-    def _exchange(self, subject_token: str) -> Exchanged:
-        now = self._clock.now()
-        who = self._verify(self._bundles.for_new_sessions(), subject_token)
-        self._require_alive(frozenset({f"identity:{who.identity.key}", f"issuer:{who.identity.issuer}"}))
-        left = int((who.expires_at - now).total_seconds())
-        if left <= 0:
-            raise TokenExpired("the token has expired")
-        self._claim_token(who, now)
-        chain = self._root(who, now)
-        self._require_alive(chain.liveness_keys())
-        token = self._tokens.mint(chain, f"tok_{ulid(now)}", min(TOKEN_LIFETIME_S, left))
-        self._audit.record(AuditEvent(name=AuditName.TOKEN_EXCHANGED, at=now, txn=chain.txn, actor=who.identity.key))
-        expires_in = int((token.expires_at - now).total_seconds())
-        return Exchanged(
-            access_token=token.token, expires_in=expires_in, scope=" ".join(chain.leaf.scope), txn=chain.txn
+    def _answer(self, asked: Asked, proof: str) -> Issued:
+        match asked.kind:
+            case SubjectKind.ISSUER_TOKEN:
+                proved = self._proofs.at_token_endpoint(proof) if proof else None
+                return self._begin_run(asked.subject_token, proved, asked.scope)
+            case SubjectKind.TICKET:
+                return self._redeem(asked.subject_token, asked.actor_token, proof, asked.scope)
+            case SubjectKind.OWN_TOKEN:
+                return self._refresh(asked.subject_token, self._proofs.at_token_endpoint(proof), asked.scope)
+            case _:
+                assert_never(asked.kind)
+
+    def _refused(self, error: AccessError) -> None:
+        self._audit.record(
+            AuditEvent(
+                name=AuditName.TOKEN_REFUSED,
+                at=self._clock.now(),
+                code=error.code,
+                txn=str(error.detail.get("txn", "")),
+                actor=str(error.detail.get("actor", "")),
+            )
         )
 
-    def _claim_token(self, who: VerifiedIdentity, now: datetime) -> None:
-        value = sha256_hex(canonical([who.identity.issuer, who.evidence.token_id]))
-        if self._once.claim("token", value, "", expires_at=who.expires_at + _LEEWAY, now=now) is not None:
-            raise TokenReplayed("this token was exchanged before")
 
-    def _root(self, who: VerifiedIdentity, now: datetime) -> Chain:
-        """Return the chain of the run's one root, made by whoever claims the run first."""
-        txn, hop_id = new_txn(now), new_hop_id(now)
-        run = sha256_hex(canonical([who.identity.issuer, who.run]))
-        ours = canonical({"txn": txn, "hop": hop_id}).decode()
-        held = self._once.claim("run", run, ours, expires_at=now + RUN_MEMORY, now=now)
-        if held is not None:
-            first = json.loads(held)
-            txn, hop_id = Txn(first["txn"]), HopId(first["hop"])
-        if hop_id not in self._chains.hops(txn):
-            # Ours to make; or the first exchange died between claim and hop, and any of the run's may complete it.
-            self._put(_origin(who, txn, hop_id, now))
-        chain = self._evidence.chain(txn, hop_id)
-        _require_same_run(chain.leaf, who, now)
-        return chain
-
-    def _put(self, hop: Hop) -> None:
-        try:
-            self._chains.put(sign_hop(self._signer, hop))
-        except AlreadyExists:
-            return  # another exchange of the same run put it a moment ago: that one is the root
-
-    def _require_alive(self, keys: frozenset[str]) -> None:
-        revoked = self._revocations.any_of(keys)
-        if revoked is not None:
-            raise GrantRevoked("this identity or its chain was revoked", key=revoked.key)
+def asked_of(form: Mapping[str, Sequence[str]], audiences: frozenset[str]) -> Asked:
+    """Return what a form asks for where that is given here, else raise saying what is not. Pure."""
+    _check_names(form)
+    if _one(form, "grant_type") != GRANT_TYPE:
+        raise UnsupportedGrantType("grant_type is not token exchange")
+    kind = _kind(_one(form, "subject_token_type"))
+    if form.get("requested_token_type", [ACCESS_TOKEN_TYPE])[0] != ACCESS_TOKEN_TYPE:
+        raise BadRequest("requested_token_type is not access_token")
+    wanted = (*form.get("audience", ()), *form.get("resource", ()))
+    if any(name.rstrip("/") not in audiences for name in wanted):
+        raise InvalidTarget("audience or resource names another service")
+    return Asked(
+        kind=kind,
+        subject_token=_one(form, "subject_token"),
+        actor_token=_actor_token(form, kind),
+        scope=parse_scope(form["scope"][0]) if "scope" in form else None,
+    )
 
 
-def subject_token_of(form: Mapping[str, Sequence[str]], audiences: frozenset[str]) -> str:
-    """Return the subject token of a form that asks for what is given here, else raise saying what is not. Pure."""
+def _check_names(form: Mapping[str, Sequence[str]]) -> None:
     for name, values in form.items():
-        if name in _ACTOR:
-            raise BadRequest(f"{name} is not taken here: a child is let in with a delegation ticket")
         if name in _CLIENT_AUTHENTICATION:
             raise Unauthenticated("clients are not authenticated here: the subject token says who asks")
         if name not in _KNOWN:
@@ -188,20 +159,24 @@ def subject_token_of(form: Mapping[str, Sequence[str]], audiences: frozenset[str
             raise BadRequest(f"{shown} is not one of RFC 8693's parameters that are taken here")
         if len(values) != 1 and name not in _REPEATABLE:
             raise BadRequest(f"{name} is there more than once")
-    if _one(form, "grant_type") != GRANT_TYPE:
-        raise UnsupportedGrantType("grant_type is not token exchange")
-    if _one(form, "subject_token_type") not in _SUBJECT_TOKEN_TYPES:
-        raise BadRequest("subject_token_type is not id_token or jwt")
-    if form.get("requested_token_type", [ACCESS_TOKEN_TYPE])[0] != ACCESS_TOKEN_TYPE:
-        raise BadRequest("requested_token_type is not access_token")
-    wanted = (*form.get("audience", ()), *form.get("resource", ()))
-    if any(name.rstrip("/") not in audiences for name in wanted):
-        raise InvalidTarget("audience or resource names another service")
-    if form.get("scope", [_ANY_TARGET[0]])[0] not in _ANY_TARGET:
-        raise OutOfScope(
-            "a run's token has the run's whole scope, *", hint="Leave scope out; a session is for one target."
-        )
-    return _one(form, "subject_token")
+
+
+def _kind(subject_token_type: str) -> SubjectKind:
+    kind = _KINDS.get(subject_token_type)
+    if kind is None:
+        raise BadRequest("subject_token_type is not id_token, jwt, access_token or a delegation ticket's")
+    return kind
+
+
+def _actor_token(form: Mapping[str, Sequence[str]], kind: SubjectKind) -> str | None:
+    given = _ACTOR & set(form)
+    if not given:
+        return None
+    if kind is not SubjectKind.TICKET:
+        raise BadRequest("actor_token goes with a delegation ticket and with nothing else")
+    if _one(form, "actor_token_type") not in ISSUER_TOKEN_TYPES:
+        raise BadRequest("actor_token_type is not id_token or jwt")
+    return _one(form, "actor_token")
 
 
 def _one(form: Mapping[str, Sequence[str]], name: str) -> str:
@@ -209,38 +184,3 @@ def _one(form: Mapping[str, Sequence[str]], name: str) -> str:
     if not value:
         raise BadRequest(f"{name} is missing")
     return value
-
-
-def _origin(who: VerifiedIdentity, txn: Txn, hop_id: HopId, now: datetime) -> Hop:
-    return Hop(
-        txn=txn,
-        id=hop_id,
-        depth=0,
-        kind=HopKind.ORIGIN,
-        parent=None,
-        parent_sha256="",
-        originator=who.identity,
-        actor=who.identity,
-        evidence=who.evidence,
-        accountable=who.accountable,
-        teams=who.teams,
-        scope=_ANY_TARGET,
-        key_thumbprint="",
-        target="",
-        principal="",
-        serial="",
-        issued_at=now,
-        expires_at=now + RUN_LIFETIME,
-    )
-
-
-def _require_same_run(hop: Hop, who: VerifiedIdentity, now: datetime) -> None:
-    if now >= hop.expires_at:
-        raise GrantExpired("the run has used up its time", hint="Start a new run.", hop=hop.id)
-    if hop.actor.key != who.identity.key:
-        raise TokenInvalid("this run began as another identity", hop=hop.id)
-    if set(who.accountable) != set(hop.accountable):
-        # A re-run under the same id: who started it could otherwise approve it, as nobody whom the hop excludes.
-        raise TokenInvalid("this run began with other people behind it", hint="Start a new run.", hop=hop.id)
-    if set(hop.teams) - set(who.teams):
-        raise TokenInvalid("this run began with more than its identity has now", hint="Start a new run.", hop=hop.id)

@@ -7,18 +7,26 @@ anything else that goes wrong is a crash without a word, which the caller reads 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
+from urllib.parse import quote
 
-from chalicelib.domain.canonical import Json
+from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.errors import AccessError, BadRequest, refusal
 from chalicelib.domain.identifiers import AskId, ConnectionId, SessionId
+from chalicelib.services.certify import Certify
+from chalicelib.services.chains import ReviewChain
 from chalicelib.services.decide import Decide, SlackRequest
+from chalicelib.services.delegate import Delegate
 from chalicelib.services.exchange import Exchange
+from chalicelib.services.identify import Identify, Presented
+from chalicelib.services.issue import Issued
 from chalicelib.services.mint import Mint
 from chalicelib.services.post_cards import AnswerPut, AskPut, Record, Unreadable
 
 Handler: TypeAlias = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
+REVIEWS_PATH = "/v1/reviews"
 MAX_ID = 64  # our ids are 30 characters; a longer one is not ours
 
 
@@ -26,17 +34,34 @@ class FunctionFailed(Exception):
     """A bug of ours, without its text: Lambda hands an exception's message to whoever invoked the function."""
 
 
-def sign_handler(exchange: Exchange) -> Handler:
-    """``{"form": {name: [values]}}`` to ``{"access_token", "expires_in", "scope", "txn"}``."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignWork:
+    """What the ``sign`` function does: each verifies for itself who asks."""
+
+    exchange: Exchange
+    delegate: Delegate
+    certify: Certify
+
+
+def sign_handler(work: SignWork) -> Handler:
+    """One of three, by the member that names it:
+
+    ``{"form": {name: [values]}, "proof"}`` to the answer of the token endpoint; ``{"delegate": body, ...}`` to a
+    ticket; ``{"certify": {"session_id", "public_key"}, ...}`` to ``{"certificate", "expires_at"}``. The last two come
+    with ``Presented.told()``.
+    """
 
     def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
-        done = exchange(_form(event.get("form")))
-        return {
-            "access_token": done.access_token.expose(),
-            "expires_in": done.expires_in,
-            "scope": done.scope,
-            "txn": done.txn,
-        }
+        match event:
+            case {"form": form}:
+                return _issued(work.exchange(_form(form), _optional(event, "proof")))
+            case {"delegate": Mapping() as body}:
+                return work.delegate(_presented(event), body).told()
+            case {"certify": Mapping() as wanted}:
+                done = work.certify(_presented(event), _text(wanted, "session_id"), _text(wanted, "public_key"))
+                return {"certificate": done.certificate, "expires_at": timestamp(done.expires_at)}
+            case _:
+                raise BadRequest("form, delegate or certify is missing")
 
     return handle
 
@@ -54,14 +79,32 @@ def decide_handler(decide: Decide) -> Handler:
 
 
 def mint_handler(mint: Mint) -> Handler:
-    """``{"session_id", "connection_id"}`` to ``{"kind", "login", "secret"}``."""
+    """``{"session_id", "connection_id", "public_key"?}`` to ``{"kind", "login", "secret", "certificate"}``."""
 
     def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
         session_id, connection_id = _text(event, "session_id"), _text(event, "connection_id")
         if len(session_id) > MAX_ID or len(connection_id) > MAX_ID:
             raise BadRequest("an id is not one of ours")
-        minted = mint(SessionId(session_id), ConnectionId(connection_id))
-        return {"kind": minted.kind, "login": minted.login, "secret": minted.secret.expose()}
+        public_key = _text(event, "public_key") if event.get("public_key") else ""
+        minted = mint(SessionId(session_id), ConnectionId(connection_id), public_key)
+        return {
+            "kind": minted.kind,
+            "login": minted.login,
+            "secret": minted.secret.expose(),
+            "certificate": minted.certificate,
+        }
+
+    return handle
+
+
+def review_handler(identify: Identify, review: ReviewChain) -> Handler:
+    """``{"subject", ...}`` with ``Presented.told()`` to the review as JSON. The caller is verified again, since being
+    invoked is no authority; the API has counted its proof, and this role may write nothing."""
+
+    def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        presented, subject = _presented(event), _text(event, "subject")
+        presented.require_for("GET", f"{REVIEWS_PATH}/{quote(subject, safe='')}")
+        return review(identify(presented, count_once=False), subject)
 
     return handle
 
@@ -114,6 +157,32 @@ def _key(keys: Mapping[str, Json], name: str) -> str:
         case {"S": str(value)} if 0 < len(value) <= MAX_ID:
             return value
     raise BadRequest("a key is not text")
+
+
+def _issued(done: Issued) -> Mapping[str, Json]:
+    return {
+        "access_token": done.access_token.expose(),
+        "token_type": "DPoP" if done.bound else "Bearer",
+        "expires_in": done.expires_in,
+        "scope": " ".join(done.scope),
+        "txn": done.txn,
+        "hop": done.hop,
+        "hop_expires_at": timestamp(done.hop_expires_at),
+    }
+
+
+def _presented(event: Mapping[str, Json]) -> Presented:
+    return Presented(
+        token=_text(event, "token"),
+        scheme=_text(event, "scheme"),
+        proof=_optional(event, "proof"),
+        method=_text(event, "method"),
+        path=_text(event, "path"),
+    )
+
+
+def _optional(event: Mapping[str, Json], name: str) -> str:
+    return _text(event, name) if event.get(name) else ""
 
 
 def _text(event: Mapping[str, Json], name: str) -> str:

@@ -14,15 +14,25 @@ from chalicelib.domain.session import Grant
 from chalicelib.domain.target import Protocol, Target
 
 # What the broker has an engine for. A grant for anything else would be a login that nothing answers.
-SERVED: Final = frozenset({Protocol.POSTGRES})
+ENGINES: Final = frozenset({Protocol.POSTGRES, Protocol.SSH})
+# Where a client can prove a key of its own as it enters: with ssh, by a certificate that ``certify`` signs.
+TAKES_A_KEY: Final = frozenset({Protocol.SSH})
 
 
-def require_served(target: Target, permitted: Allow) -> None:
-    """Raise where the session could not be used: TargetUnavailable for a protocol without an engine, PolicyDenied where
-    a rule wants the session bound to a key, which a secret alone is not."""
-    if target.protocol not in SERVED:
+def listening(*, ssh: bool) -> frozenset[Protocol]:
+    """Return what a deployment serves whose broker listens for PostgreSQL, and for ``ssh`` where it says so. Pure."""
+    return ENGINES if ssh else ENGINES - {Protocol.SSH}
+
+
+def require_served(target: Target, permitted: Allow, served: frozenset[Protocol]) -> None:
+    """Raise where the session could not be used: TargetUnavailable for a protocol that is not among those ``served`` by
+    this deployment, PolicyDenied where a rule wants the session bound to a key, and the protocol knows no such thing.
+
+    Where it does, the broker's admission holds the rule: it lets in the key and not the secret.
+    """
+    if target.protocol not in served:
         raise TargetUnavailable(f"sessions to {target.protocol.value} targets are not served here", target=target.name)
-    if permitted.bound:
+    if permitted.bound and target.protocol not in TAKES_A_KEY:
         raise PolicyDenied("a rule requires a session that is bound to a key of yours", rules=permitted.rules)
 
 

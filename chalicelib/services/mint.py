@@ -4,10 +4,14 @@ Being invoked is no authority: the evidence is read again. The connection's row 
 grant, every hop's signature down to the target hop, revocations, the verified answers where the grant rests on
 approvals, and policy once more. A row that the API's role could forge is not enough: it can sign no hop and no answer.
 One connection gets one credential, once.
+
+Where nothing is stored for a login on an ssh target, the credential is a certificate for this one connection: over a
+key that the broker made for it, for that one account, for two minutes, with the chain's ids for sshd's own log.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -20,21 +24,39 @@ from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import AccessError, GrantExpired, GrantRevoked, PolicyDenied, ProofInvalid
 from chalicelib.domain.identifiers import ConnectionId, SessionId
 from chalicelib.domain.policy import Allow
+from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Grant, Session, SessionStatus
-from chalicelib.domain.store import Asks, Connections, Once, Revocations, Secrets, Sessions, Uses
-from chalicelib.domain.target import Credential, Principal, Target
-from chalicelib.services.access import approvers_stand, session_question
+from chalicelib.domain.store import Asks, Connections, Once, Revocations, Secrets, Sessions, Signer, Uses
+from chalicelib.domain.target import CERTIFICATE, Credential, Principal, Protocol, Target
+from chalicelib.identity.ssh_certificates import (
+    CertificateWanted,
+    certificate_serial,
+    public_key_line,
+    sign_certificate,
+)
+from chalicelib.services.access import approvers_stand, asks_for, session_question
 from chalicelib.services.evidence import Evidence
-from chalicelib.services.settle import request_commitment
 
 # The broker asks right after segment 0 is durable; a row that waited longer belongs to a connection that is gone.
 MAX_ROW_AGE: Final = timedelta(seconds=60)
+CERTIFICATE_LIFETIME: Final = timedelta(minutes=2)  # the broker dials at once, and sshd may take its time to answer
 _CLOCK_SKEW: Final = timedelta(seconds=30)  # both planes refuse to work past this difference
 _ONE_CREDENTIAL: Final = timedelta(days=1)  # longer than any row is fresh, so that the claim outlives the row's use
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Evidenced:
+    """What the evidence of a connection shows."""
+
+    session: Session
+    grant: Grant
+    hop: Hop
+    target: Target
+    principal: Principal
+
+
 class Mint:
-    """Checks the evidence for a connection and returns the target's credential."""
+    """Checks the evidence for a connection and returns the target's credential. ``signer`` is the ssh-target key's."""
 
     def __init__(
         self,
@@ -47,6 +69,7 @@ class Mint:
         revocations: Revocations,
         once: Once,
         secrets: Secrets,
+        signer: Signer,
         evidence: Evidence,
         clock: Clock,
         audit: AuditLog,
@@ -59,26 +82,50 @@ class Mint:
         self._revocations = revocations
         self._once = once
         self._secrets = secrets
+        self._signer = signer
         self._evidence = evidence
         self._clock = clock
         self._audit = audit
 
-    def __call__(self, session_id: SessionId, connection_id: ConnectionId) -> Credential:
-        """Return the credential for one connection, once.
+    def __call__(self, session_id: SessionId, connection_id: ConnectionId, public_key: str = "") -> Credential:
+        """Return the credential for one connection, once. ``public_key`` (an OpenSSH line) is the key that the broker
+        made for this connection, for logins that take a certificate.
 
-        Raises NotFound, ProofInvalid, GrantExpired, GrantRevoked, PolicyDenied, ConfigurationInvalid, StoreUnavailable.
+        Raises BadRequest, NotFound, ProofInvalid, GrantExpired, GrantRevoked, PolicyDenied, ConfigurationInvalid,
+        StoreUnavailable.
         """
         try:
-            session, principal = self._evidenced(session_id, connection_id)
+            shown = self._evidenced(session_id, connection_id)
+            if _takes_certificate(shown):
+                public_key = public_key_line(public_key)
             self._claim(connection_id)
-            secret = self._secrets.get(principal.credential)
+            credential = self._credential(shown, connection_id, public_key)
         except AccessError as error:
             self._record(AuditName.CREDENTIAL_REFUSED, session_id, connection_id, code=error.code)
             raise
-        self._record(AuditName.CREDENTIAL_MINTED, session_id, connection_id, session=session)
-        return Credential(kind="password", login=principal.name, secret=secret)
+        self._record(AuditName.CREDENTIAL_MINTED, session_id, connection_id, session=shown.session)
+        return credential
 
-    def _evidenced(self, session_id: SessionId, connection_id: ConnectionId) -> tuple[Session, Principal]:
+    def _credential(self, shown: _Evidenced, connection_id: ConnectionId, public_key: str) -> Credential:
+        login = shown.principal.account
+        if _takes_certificate(shown):
+            certificate = sign_certificate(self._signer, self._wanted(shown, connection_id, public_key))
+            return Credential(kind="certificate", login=login, secret=Secret(""), certificate=certificate)
+        kind = "private_key" if shown.target.protocol is Protocol.SSH else "password"
+        return Credential(kind=kind, login=login, secret=self._secrets.get(shown.principal.credential))
+
+    def _wanted(self, shown: _Evidenced, connection_id: ConnectionId, public_key: str) -> CertificateWanted:
+        now = self._clock.now()
+        return CertificateWanted(
+            public_key=public_key,
+            key_id=f"txn:{shown.session.txn} ses:{shown.session.id} con:{connection_id}",
+            serial=certificate_serial(shown.hop.serial),
+            principals=(shown.principal.account,),
+            valid_after=now - _CLOCK_SKEW,
+            valid_before=min(now + CERTIFICATE_LIFETIME, shown.grant.expires_at),
+        )
+
+    def _evidenced(self, session_id: SessionId, connection_id: ConnectionId) -> _Evidenced:
         row = self._connections.get(session_id, connection_id)
         session = self._sessions.get(session_id)
         grant = self._grant(session)
@@ -94,9 +141,11 @@ class Mint:
         principal = None if target is None else target.principal(grant.principal)
         if target is None or principal is None:
             raise PolicyDenied("the target or its login is not configured any more", target=grant.target)
+        if not chain.allows(grant.target, grant.principal):
+            raise PolicyDenied("the session is outside what was delegated", session=session.id)
         met = self._met(bundle, chain, session, grant)
         self._require_permitted(bundle, chain, target, session, grant, met)
-        return session, principal
+        return _Evidenced(session=session, grant=grant, hop=whole.leaf, target=target, principal=principal)
 
     def _grant(self, session: Session) -> Grant:
         if session.status is not SessionStatus.GRANTED or session.grant is None:
@@ -119,8 +168,7 @@ class Mint:
         state = fold_approval(ask, self._evidence.answers(ask.id), (), self._clock.now())
         sound = (
             ask.question.digest() == ask.digest
-            and ask.question.session_id == session.id
-            and ask.question.commitment == request_commitment(session.request)
+            and asks_for(ask.question, session, chain.leaf)
             and [use.kind for use in uses] == [UseKind.RAN]
         )
         if not sound or not isinstance(state, Approved) or not approvers_stand(bundle, chain, ask, state.answers):
@@ -170,6 +218,10 @@ class Mint:
                 target="" if session is None else session.request.target,
             )
         )
+
+
+def _takes_certificate(shown: _Evidenced) -> bool:
+    return shown.target.protocol is Protocol.SSH and shown.principal.credential == CERTIFICATE
 
 
 def _require_consistent(row: ConnectionRow, session: Session, grant: Grant, hop: Hop) -> None:

@@ -2,26 +2,37 @@
 
 What is checked: the manifest is the one that the row names and is signed by the record key; each segment is there in
 that very version, hashes to what the manifest says, names the hash of the one before; frames are numbered without holes
-but for the gaps that the manifest admits. What does not hold is a finding; what can be read is read on: where no
-manifest stands for a recording, as after a broker's death, what the bucket holds of it is shown, and never as verified.
+but for the gaps that the manifest admits. What does not hold is a finding that names the object; what can be read is
+read on: where no manifest stands for a recording, as after a broker's death, what the bucket holds of it is shown, and
+never as verified.
 """
 
 from __future__ import annotations
 
-import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from chalicelib.domain.canonical import sha256_hex
+from chalicelib.domain.canonical import canonical, sha256_hex
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import NotFound, ProofInvalid
 from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
-from chalicelib.domain.recording import FrameKind, Gap, Manifest, Segment, segment_key
-from chalicelib.domain.store import Objects
-from chalicelib.services.reviewed import ReviewedOperation, ReviewedRecording
+from chalicelib.domain.reading import ReadObjects
+from chalicelib.domain.recording import (
+    MANIFEST_SIGNATURE_TYPE,
+    Gap,
+    Manifest,
+    Segment,
+    manifest_key,
+    segment_key,
+)
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.store import Keys
+from chalicelib.services.operations import json_object, operations_of
+from chalicelib.services.reviewed import Finding, FindingKind, ReviewedOperation, ReviewedRecording
+from chalicelib.services.signatures import signature_finding
 
 MAX_RAW: Final = 64 * 1024 * 1024  # a segment holds 256 KiB and one long text; more is not one of ours
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -29,50 +40,61 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 
 @dataclass(kw_only=True, slots=True)
 class Read:
-    """What came out of one connection's recording."""
+    """What came out of one connection's recording. ``objects`` are the keys that it accounts for."""
 
     recording: ReviewedRecording
+    frames: Sequence[Mapping[str, Any]]
     operations: tuple[ReviewedOperation, ...]
-    findings: list[str] = field(default_factory=list)
+    objects: frozenset[str]
+    findings: list[Finding] = field(default_factory=list)
 
 
-def read_recording(
-    objects: Objects, verify: Callable[[Manifest], None], row: ConnectionRow, leaf_hop_sha256: str
-) -> Read:
-    """Return what the recording of ``row`` holds. ``verify`` raises ProofInvalid where a manifest is not signed;
-    ``leaf_hop_sha256`` is the hash of the row's target hop, empty where there is none.
+def read_recording(objects: ReadObjects, keys: Keys, row: ConnectionRow, leaf_hop_sha256: str) -> Read:
+    """Return what the recording of ``row`` holds. ``leaf_hop_sha256`` is the hash of the row's target hop, empty where
+    there is none.
 
     Raises StoreUnavailable; everything else that is wrong is a finding.
     """
-    findings: list[str] = []
-    manifest = _manifest(objects, verify, row, findings)
-    if manifest is not None and manifest.leaf_hop_sha256 != leaf_hop_sha256:
-        findings.append(f"{row.manifest_key} is of another chain than {row.id}")
+    findings: list[Finding] = []
+    manifest = _manifest(objects, keys, row, findings)
     if manifest is not None:
-        segments = len(manifest.segments)
+        _check_row(manifest, row, leaf_hop_sha256, findings)
+        accounted = [segment.key for segment in manifest.segments]
         frames = _sealed_frames(objects, manifest, findings)
     else:
-        segments, frames = _unsealed_frames(objects, row, findings)
+        accounted, frames = _unsealed_frames(objects, row, findings)
     verified = manifest is not None and not findings
     if manifest is not None:
         _check_numbers(manifest, frames, row, findings)
+    if any(
+        (frame.get("sid"), frame.get("con"), frame.get("txn")) != (row.session_id, row.id, row.txn) for frame in frames
+    ):
+        findings.append(_finding(row.id, FindingKind.SWAPPED, "holds a frame of another connection"))
     recording = ReviewedRecording(
         connection_id=row.id,
+        target_hop=row.target_hop,
         peer=row.peer,
         opened_at=row.opened_at,
         sealed_at=row.sealed_at,
         exit=row.exit,
         manifest_key=row.manifest_key,
-        segments=segments,
+        segments=len(accounted),
         frames=len(frames),
         gaps=manifest.gaps if manifest is not None else (),
         verified=verified and not findings,
     )
-    return Read(recording=recording, operations=_operations(row, frames, recorded=verified), findings=findings)
+    return Read(
+        recording=recording,
+        frames=frames,
+        operations=operations_of(row, frames, recorded=verified),
+        objects=frozenset((*accounted, row.manifest_key)),
+        findings=findings,
+    )
 
 
-def manifest_of(document: Mapping[str, Any]) -> Manifest:
-    """Return the manifest that a stored document holds. Raises ProofInvalid where it is not one. Pure."""
+def manifest_of(stored: bytes) -> Manifest:
+    """Return the manifest that an object holds. Raises ProofInvalid where it is not one, byte for byte. Pure."""
+    document = json_object(stored) or {}
     try:
         manifest = Manifest(
             session_id=SessionId(document["session"]),
@@ -90,191 +112,189 @@ def manifest_of(document: Mapping[str, Any]) -> Manifest:
             sealed_by=document["sealed_by"],
             signature=document["signature"],
         )
-        said = {**manifest.signed(), "signature": manifest.signature}
+        said = canonical({**manifest.signed(), "signature": manifest.signature})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ProofInvalid("this is not a manifest") from error
-    if said != document:  # the Merkle root among the rest: it is computed, and must be what was written
-        raise ProofInvalid("the manifest does not add up")
+        raise ProofInvalid("is not a manifest") from error
+    if said != stored:  # the Merkle root among the rest: it is computed, and must be what was written
+        raise ProofInvalid("does not add up: it is not what a broker wrote")
     return manifest
 
 
-def _manifest(
-    objects: Objects, verify: Callable[[Manifest], None], row: ConnectionRow, findings: list[str]
-) -> Manifest | None:
+def _manifest(objects: ReadObjects, keys: Keys, row: ConnectionRow, findings: list[Finding]) -> Manifest | None:
     if row.sealed_at is None:
-        findings.append(f"{row.id} is not sealed: it is open, or its broker died and the sweeper has not come by")
+        what = "is not sealed: it is open, or its broker died and the sweeper has not come by"
+        findings.append(_finding(row.id, FindingKind.UNSEALED, what))
         return None
     if not row.manifest_key:
-        findings.append(f"{row.id} has no manifest: nothing was forwarded on it ({row.exit})")
+        what = f"has no manifest: nothing was forwarded on it ({row.exit})"
+        findings.append(_finding(row.id, FindingKind.UNSEALED, what))
         return None
     try:
-        document = _object(objects.get(row.manifest_key))
-        manifest = manifest_of(document if document is not None else {})
-        verify(manifest)
-    except (NotFound, ProofInvalid) as error:
-        findings.append(f"{row.manifest_key}: {error.public}")
+        manifest = manifest_of(objects.get(row.manifest_key))
+    except NotFound:
+        findings.append(_finding(row.manifest_key, FindingKind.MISSING, "is missing"))
         return None
-    same = (manifest.session_id, manifest.connection_id, manifest.txn) == (row.session_id, row.id, row.txn)
-    if not same or manifest.sha256() != row.manifest_sha256:
-        findings.append(f"{row.manifest_key} is not the manifest that {row.id} was sealed with")
+    except ProofInvalid as error:
+        findings.append(_finding(row.manifest_key, FindingKind.ALTERED, error.public))
+        return None
+    unsigned = signature_finding(
+        row.manifest_key, keys, KeyPurpose.RECORD, MANIFEST_SIGNATURE_TYPE, manifest.signature, manifest.sha256()
+    )
+    if unsigned is not None:
+        findings.append(unsigned)
+        return None
     return manifest
 
 
-def _sealed_frames(objects: Objects, manifest: Manifest, findings: list[str]) -> list[Mapping[str, Any]]:
+def _check_row(manifest: Manifest, row: ConnectionRow, leaf_hop_sha256: str, findings: list[Finding]) -> None:
+    """Compare a manifest that its signature covers with the row that names it, which nothing covers by itself."""
+    key = row.manifest_key
+    if (manifest.session_id, manifest.connection_id, manifest.txn) != (row.session_id, row.id, row.txn):
+        what = f"is the manifest of {manifest.connection_id} in {manifest.session_id}, not of {row.id}"
+        findings.append(_finding(key, FindingKind.SWAPPED, what))
+    elif manifest.sha256() != row.manifest_sha256:
+        findings.append(_finding(key, FindingKind.REPLACED, f"is not the manifest that {row.id} was sealed with"))
+    elif (manifest.exit, manifest.opened_at) != (row.exit, _to_milliseconds(row.opened_at)):
+        what = f"says otherwise than its manifest: the row was altered ({row.exit}, not {manifest.exit})"
+        findings.append(_finding(row.id, FindingKind.ALTERED, what))
+    elif key != manifest_key(row.session_id, row.id, row.opened_at):
+        findings.append(_finding(key, FindingKind.SWAPPED, f"is not where the manifest of {row.id} belongs"))
+    if manifest.leaf_hop_sha256 != leaf_hop_sha256:
+        findings.append(_finding(key, FindingKind.SWAPPED, f"is of another chain than {row.id}"))
+
+
+def _to_milliseconds(moment: datetime) -> datetime:
+    """Return the moment as it is signed (``domain.canonical.timestamp``)."""
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _sealed_frames(objects: ReadObjects, manifest: Manifest, findings: list[Finding]) -> list[Mapping[str, Any]]:
     frames: list[Mapping[str, Any]] = []
-    previous = ""
+    previous: str | None = ""
+    number = 0
     for segment in manifest.segments:
-        raw = _segment(objects, segment, findings)
-        if raw is not None:
+        if segment.number > number:
+            previous = None  # the one before is in a gap, which the manifest names: nobody knows its hash
+        before = len(findings)
+        raw = _segment(objects, manifest, segment, number, findings)
+        if raw is not None and len(findings) == before:
             frames += _frames(segment.key, raw, segment.number, previous, findings)
-        previous = segment.sha256_raw
+        elif raw is not None:
+            frames += _lines_after_header(raw)  # its links say nothing more: it is named already
+        previous, number = segment.sha256_raw, segment.number + 1
     return frames
 
 
-def _unsealed_frames(objects: Objects, row: ConnectionRow, findings: list[str]) -> tuple[int, list[Mapping[str, Any]]]:
-    """Return how many segments the bucket holds of a recording that no manifest vouches for, and their frames.
+def _segment(
+    objects: ReadObjects, manifest: Manifest, segment: Segment, least: int, findings: list[Finding]
+) -> bytes | None:
+    """Return the lines of a segment; None where they are not its own, so that one finding says all of it. ``least`` is
+    the lowest number that may stand at its place."""
+    key = segment_key(manifest.session_id, manifest.connection_id, segment.number)
+    if segment.number < least or segment.key != key:
+        what = f"stands in the manifest at the place of segment {least} of {manifest.connection_id}"
+        findings.append(_finding(segment.key, FindingKind.ORDER, what))
+        return None
+    try:
+        stored = objects.get(segment.key, segment.version_id or None)  # the broker may not have learnt the id
+    except NotFound:
+        findings.append(_finding(segment.key, FindingKind.MISSING, "is missing"))
+        return None
+    raw, whole = _unpacked(stored)
+    if sha256_hex(stored) == segment.sha256_stored and sha256_hex(raw) == segment.sha256_raw:
+        return raw
+    kind, what = _changed(manifest, segment, stored, raw, whole=whole)
+    findings.append(_finding(segment.key, kind, what))
+    return raw if kind is FindingKind.ALTERED else None
+
+
+def _changed(
+    manifest: Manifest, segment: Segment, stored: bytes, raw: bytes, *, whole: bool
+) -> tuple[FindingKind, str]:
+    """Return what was done to a segment that does not hash to what its manifest says."""
+    for other in manifest.segments:
+        if sha256_hex(stored) == other.sha256_stored:
+            return FindingKind.ORDER, f"holds the bytes of segment {other.number}: segments were put in another order"
+    header = json_object(raw.partition(b"\n")[0]) or {}
+    owner = header.get("sid"), header.get("con")
+    if header.get("kind") == "segment" and owner != (manifest.session_id, manifest.connection_id):
+        return FindingKind.SWAPPED, f"holds a segment of {owner[1]} in {owner[0]}"
+    if not whole or 0 < len(raw) < segment.raw_bytes:
+        return FindingKind.TRUNCATED, f"was cut: {len(raw)} of {segment.raw_bytes} bytes are left"
+    return FindingKind.ALTERED, "was changed: it does not hash to what the manifest says"
+
+
+def _unsealed_frames(
+    objects: ReadObjects, row: ConnectionRow, findings: list[Finding]
+) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """Return the segments that the bucket holds of a recording that no manifest vouches for, and their frames.
 
     Each segment names the hash of the one before, so the links are checked; that the last one is the last, is not.
     """
     frames: list[Mapping[str, Any]] = []
     previous = ""
-    keys = sorted(objects.keys(segment_key(row.session_id, row.id, 0).rpartition("/")[0] + "/"))
-    for number, key in enumerate(keys):
+    found = sorted(objects.keys(segment_key(row.session_id, row.id, 0).rpartition("/")[0] + "/"))
+    for number, key in enumerate(found):
         try:
-            raw = _unpacked(objects.get(key))
+            raw, _ = _unpacked(objects.get(key))
         except NotFound:
             continue
         frames += _frames(key, raw, number, previous, findings)
         previous = sha256_hex(raw)
-    return len(keys), frames
+    return found, frames
 
 
-def _frames(key: str, raw: bytes, number: int, previous: str, findings: list[str]) -> list[Mapping[str, Any]]:
+def _frames(
+    key: str, raw: bytes, number: int, previous: str | None, findings: list[Finding]
+) -> list[Mapping[str, Any]]:
+    """Return the frames in a segment's lines. ``previous`` is the hash that they must name, if it is known."""
     lines = raw.splitlines()
-    header = _object(lines[0]) if lines else None
-    if header is None or header.get("prev_sha256") != previous or header.get("number") != number:
-        findings.append(f"{key} does not follow the segment before it")
-    return [frame for line in lines[1:] if (frame := _object(line)) is not None]
+    header = json_object(lines[0]) if lines else None
+    if header is None or header.get("number") != number or previous not in (None, header.get("prev_sha256")):
+        findings.append(_finding(key, FindingKind.ORDER, "does not follow the segment before it"))
+    return _lines_after_header(raw)
 
 
-def _segment(objects: Objects, segment: Segment, findings: list[str]) -> bytes | None:
+def _lines_after_header(raw: bytes) -> list[Mapping[str, Any]]:
+    return [frame for line in raw.splitlines()[1:] if (frame := json_object(line)) is not None]
+
+
+def _unpacked(stored: bytes) -> tuple[bytes, bool]:
+    """Return a segment's lines, and whether its stream has its end. No lines and an end where it is no gzip: it then
+    hashes to nothing that anybody wrote. Pure."""
+    unpacking = zlib.decompressobj(_GZIP)
     try:
-        stored = objects.get(segment.key, segment.version_id or None)  # the broker may not have learnt the id
-    except NotFound:
-        findings.append(f"{segment.key} is missing")
-        return None
-    raw = _unpacked(stored)
-    if sha256_hex(stored) != segment.sha256_stored or sha256_hex(raw) != segment.sha256_raw:
-        findings.append(f"{segment.key} was changed: it does not hash to what the manifest says")
-    return raw
-
-
-def _unpacked(stored: bytes) -> bytes:
-    """Return a segment's lines; nothing where it is no gzip: it then hashes to nothing that anybody wrote. Pure."""
-    try:
-        return zlib.decompressobj(_GZIP).decompress(stored, MAX_RAW)
+        raw = unpacking.decompress(stored, MAX_RAW)
     except zlib.error:
-        return b""
+        return b"", bool(stored)
+    return raw, unpacking.eof
 
 
 def _check_numbers(
-    manifest: Manifest, frames: Sequence[Mapping[str, Any]], row: ConnectionRow, findings: list[str]
+    manifest: Manifest, frames: Sequence[Mapping[str, Any]], row: ConnectionRow, findings: list[Finding]
 ) -> None:
-    lost = {number for gap in manifest.gaps for number in range(gap.first, gap.last + 1)}
-    seen = {frame.get("seq") for frame in frames}
-    last = max([number for number in seen if isinstance(number, int)], default=0)
-    missing = [number for number in range(1, last + 1) if number not in seen and number not in lost]
-    if missing:
-        findings.append(f"{row.id}: {len(missing)} frames are missing, the first is {missing[0]}")
-    findings += [f"{row.id}: frames {gap.first} to {gap.last} were lost ({gap.why})" for gap in manifest.gaps]
-    if any(frame.get("con") != row.id or frame.get("txn") != row.txn for frame in frames):
-        findings.append(f"{row.id}: a frame belongs to another connection")
+    count, first = _holes([number for frame in frames if isinstance(number := frame.get("seq"), int)], manifest.gaps)
+    if count and not findings:  # else a segment that is named already held them
+        findings.append(_finding(row.id, FindingKind.MISSING, f"lacks {count} frames, the first is {first}"))
+    findings += [
+        _finding(row.id, FindingKind.LOST, f"lost frames {gap.first} to {gap.last} ({gap.why})")
+        for gap in manifest.gaps
+    ]
 
 
-def _operations(
-    row: ConnectionRow, frames: Sequence[Mapping[str, Any]], *, recorded: bool
-) -> tuple[ReviewedOperation, ...]:
-    found: dict[str, ReviewedOperation] = {}
-    for frame in frames:
-        meta = _object(str(frame.get("meta", "")).encode()) or {}
-        op = str(meta.get("op", ""))
-        kind = frame.get("kind")
-        if kind == FrameKind.OPERATION and op not in found:
-            found[op] = _operation(row, frame, meta, recorded=recorded)
-        elif op in found:
-            found[op] = _told(found[op], str(kind), frame, meta)
-    return tuple(found.values())
+def _holes(seen: Sequence[int], gaps: Sequence[Gap]) -> tuple[int, int]:
+    """Return how many numbers from 1 to the last seen are neither seen nor in a gap, and the first of them. By spans,
+    since whoever made a copy chose the numbers. Pure."""
+    last = max(seen, default=0)
+    count = first = 0
+    expected = 1
+    for start, end in sorted([(number, number) for number in seen] + [(gap.first, gap.last) for gap in gaps]):
+        hole = min(start, last + 1) - expected
+        if hole > 0:
+            count, first = count + hole, first or expected
+        expected = max(expected, end + 1)
+    return count, first
 
 
-def _operation(
-    row: ConnectionRow, frame: Mapping[str, Any], meta: Mapping[str, Any], *, recorded: bool
-) -> ReviewedOperation:
-    return ReviewedOperation(
-        id=str(meta["op"]),
-        connection_id=row.id,
-        at=_moment(frame.get("t"), row.opened_at),
-        text=str(frame.get("text", "")),
-        actions=_texts(meta.get("actions")),
-        binds=_texts(meta.get("binds")),
-        held=meta.get("verdict") == "hold",
-        verdict=str(meta.get("verdict", "")),
-        code=str(meta.get("code", "")),
-        rules=_texts(meta.get("rules")),
-        ask_id="",
-        approvals=(),
-        status="",
-        tag="",
-        rows=0,
-        sqlstate="",
-        duration_ms=0,
-        recorded=recorded,
-    )
-
-
-def _told(op: ReviewedOperation, kind: str, frame: Mapping[str, Any], meta: Mapping[str, Any]) -> ReviewedOperation:
-    match kind:
-        case FrameKind.OPERATION:  # a long text is several frames
-            return replace(op, text=op.text + str(frame.get("text", "")))
-        case FrameKind.HELD:
-            return replace(op, held=True, ask_id=str(meta.get("ask", "")))
-        case FrameKind.VERDICT:
-            return replace(
-                op,
-                verdict=str(meta.get("verdict", "")),
-                code=str(meta.get("code", "")),
-                rules=_texts(meta.get("rules")),
-            )
-        case FrameKind.OUTCOME:
-            return replace(
-                op,
-                status=str(meta.get("status", "")),
-                tag=str(meta.get("tag", "")),
-                rows=_number(meta.get("rows")),
-                sqlstate=str(meta.get("sqlstate", "")),
-                duration_ms=_number(meta.get("duration_ms")),
-            )
-        case _:
-            return op
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(str(item) for item in value) if isinstance(value, list) else ()
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _moment(value: object, otherwise: datetime) -> datetime:
-    try:
-        return datetime.fromisoformat(str(value))
-    except ValueError:
-        return otherwise
+def _finding(key: str, kind: FindingKind, what: str) -> Finding:
+    return Finding(key=key, kind=kind, what=what)

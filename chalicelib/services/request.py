@@ -26,13 +26,14 @@ from chalicelib.domain.identifiers import AskId, SessionId, new_ask_id, new_sess
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval
 from chalicelib.domain.session import AccessRequest, Session, SessionStatus
 from chalicelib.domain.store import Asks, Once, Revocations, Sessions
-from chalicelib.domain.target import Target
+from chalicelib.domain.target import Protocol, Target
 from chalicelib.domain.verifier import new_session_secret, verifier_of
 from chalicelib.services.access import (
     SESSION_OPEN,
     chain_lines,
     excluded_people,
     needs_of,
+    request_commitment,
     session_question,
     stand_in,
     trigger_known,
@@ -40,7 +41,7 @@ from chalicelib.services.access import (
 from chalicelib.services.card import fits_card
 from chalicelib.services.grant import new_grant, require_served
 from chalicelib.services.identify import Caller
-from chalicelib.services.settle import Settle, Take, request_commitment
+from chalicelib.services.settle import Settle, Take
 from chalicelib.services.standing import Granted, Pending, Standing, no_access
 
 DEFAULT_DURATION_S: Final = 900  # a deployment step; who needs longer says so, and the approver sees it
@@ -80,6 +81,7 @@ class RequestSession:
         once: Once,
         revocations: Revocations,
         settle: Settle,
+        served: frozenset[Protocol],
         clock: Clock,
         audit: AuditLog,
     ) -> None:
@@ -89,6 +91,7 @@ class RequestSession:
         self._once = once
         self._revocations = revocations
         self._settle = settle
+        self._served = served
         self._clock = clock
         self._audit = audit
 
@@ -145,11 +148,11 @@ class RequestSession:
                 met=frozenset(),
             )
         )
-        in_scope = caller.may_ask_for(wanted.target.name)
+        in_scope = caller.may_open(wanted.target.name, wanted.request.principal)
         if isinstance(outcome, Deny) or revoked is not None or not wanted.known or not in_scope:
             raise no_access(rules=outcome.rules, known=wanted.known, in_scope=in_scope)
         if isinstance(outcome, Allow):
-            require_served(wanted.target, outcome)
+            require_served(wanted.target, outcome, self._served)
         elif not fits_card(self._question(caller, wanted, outcome)):
             raise BadRequest("the request is too long to show to an approver: shorten the reason")
         return outcome

@@ -1,70 +1,100 @@
 """The access review of one session, or of a whole chain: who initiated it, which hops it took, what was done under
-which verdict and rule, who approved what, and whether the record is whole.
+which verdict and rule, who approved what, what was revoked, and whether the record is whole.
 
 Rules: everything is read from the stores and the bucket and checked again: hop and answer signatures, digests, links,
-segments, manifests. What does not hold is a *finding*, said in a sentence; it never stops the review, since the
-rest may be what an auditor needs. Writes nothing and decides nothing.
+narrowness, segments, manifests, and that rows say what signed hops say. What does not hold is a *finding* that names
+it; it never stops the review, since the rest may be what an auditor needs. Writes nothing and decides nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from datetime import timedelta
+from typing import Final
 
-from chalicelib.domain.ask import Answer, Approved, Ask, Use, UseKind, fold_approval
-from chalicelib.domain.chain import Hop, chain_to
+from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer, Approved, Ask, Use, UseKind, fold_approval
+from chalicelib.domain.canonical import sha256_hex, timestamp
+from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.errors import NotFound, ProofInvalid
+from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import SESSION_ID, TXN, AskId, HopId, SessionId, Txn
 from chalicelib.domain.identity import Person
+from chalicelib.domain.reading import EvidenceStores
 from chalicelib.domain.session import Session
-from chalicelib.domain.store import Stores
-from chalicelib.identity.jws import verify_answer, verify_hop, verify_manifest
-from chalicelib.services.recordings import read_recording
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.store import Keys
+from chalicelib.services.access import asks_for
+from chalicelib.services.operations import meta_of
+from chalicelib.services.recordings import Read, read_recording
+from chalicelib.services.review_chain import (
+    ancestry,
+    chain_of,
+    review_hops,
+    reviewed_revocation,
+    revocations_of,
+    row_faults,
+    session_faults,
+    unrecorded_target_hops,
+)
 from chalicelib.services.reviewed import (
     AccessReview,
+    Finding,
+    FindingKind,
     ReviewedApproval,
-    ReviewedHop,
     ReviewedOperation,
     ReviewedSession,
 )
-from chalicelib.services.settle import request_commitment
+from chalicelib.services.signatures import signature_finding
+
+_RAN: Final = frozenset({"forward", "mask"})
+_MOST_DAYS: Final = 8  # of manifests in which a session's are looked for: no grant lives longer than its hop, hours
 
 
 class Review:
-    """Reviews. ``people`` are the active bundle's, for their names; empty where there is none to read."""
+    """Reviews. ``people`` are the active bundle's, for their names; empty where there is none to read. ``keys`` are
+    those that may have signed; None: those of ``stores``."""
 
-    def __init__(self, *, stores: Stores, people: Sequence[Person], clock: Clock) -> None:
+    def __init__(
+        self, *, stores: EvidenceStores, people: Sequence[Person], clock: Clock, keys: Keys | None = None
+    ) -> None:
         self._stores = stores
+        self._keys = stores.keys if keys is None else keys
         self._people = {person.id: person.name for person in people}
         self._aliases = {alias: person.name for person in people for alias in person.aliases}
         self._clock = clock
 
     def __call__(self, session_or_txn: str) -> AccessReview:
-        """Return the review of a session (``ses_...``), or of a chain with all its sessions (a bare txn).
+        """Return the review of a session (``ses_...``) with the hops above it, or of a chain (a bare txn) with all its
+        hops and sessions.
 
         Raises NotFound where there is none, StoreUnavailable where something could not be read.
         """
         sessions, txn = self._sessions(session_or_txn)
-        hops = self._stores.chains.hops(txn)
-        root = next((hop for hop in hops.values() if hop.depth == 0), None)
-        if root is None:
-            raise NotFound("there is no such chain", txn=txn)
-        findings: list[str] = []
-        reviewed_hops = self._hops(hops, findings)
-        reviewed = tuple(self._session(session, hops, findings) for session in sessions)
-        shown = {row for session in reviewed for row in _target_hops(self._stores, session)} if sessions else set()
         whole = not SESSION_ID.match(session_or_txn)
+        rows = {session.id: self._stores.connections.of_session(session.id) for session in sessions}
+        hops = self._hops(txn, sessions, [row for found in rows.values() for row in found], whole=whole)
+        findings: list[Finding] = []
+        revoked = revocations_of(hops, self._stores.revocations)
+        reviewed_hops = review_hops(hops, sessions, revoked, self._keys, findings)
+        for session in sessions:
+            findings += session_faults(session, hops)
+        every_row = [row for found in rows.values() for row in found]
+        findings += row_faults(every_row, sessions, hops)
+        if whole:
+            findings += unrecorded_target_hops(hops, every_row)
+        reviewed = tuple(self._session(session, rows[session.id], hops, findings) for session in sessions)
+        root = reviewed_hops[0]  # the least deep: where the origin itself is missing, that is a finding already
         return AccessReview(
             txn=txn,
-            initiator=root.originator,
-            initiator_assurance=root.evidence.assurance.value,
-            initiator_attributes=root.evidence.attributes,
-            accountable=tuple((alias, self._aliases.get(alias, "")) for alias in root.accountable),
-            hops=tuple(hop for hop in reviewed_hops if whole or not hop.target or hop.id in shown),
+            initiator=hops[HopId(root.id)].originator,
+            initiator_assurance=root.assurance,
+            initiator_attributes=root.attributes,
+            accountable=tuple((alias, self._aliases.get(alias, "")) for alias in hops[HopId(root.id)].accountable),
+            hops=reviewed_hops,
             sessions=reviewed,
-            findings=tuple(findings),
+            findings=tuple(dict.fromkeys(findings)),
             reviewed_at=self._clock.now(),
         )
 
@@ -78,38 +108,26 @@ class Review:
         # The list may come from an index; what is reviewed is read by key.
         return [self._stores.sessions.get(session.id) for session in found], Txn(session_or_txn)
 
-    def _hops(self, hops: Mapping[HopId, Hop], findings: list[str]) -> list[ReviewedHop]:
-        return [self._hop(hop, hops, findings) for hop in sorted(hops.values(), key=lambda hop: (hop.depth, hop.id))]
+    def _hops(
+        self, txn: Txn, sessions: Sequence[Session], rows: Sequence[ConnectionRow], *, whole: bool
+    ) -> Mapping[HopId, Hop]:
+        """Return the chain's hops; for one session those above it, and the target hops of its connections."""
+        hops = self._stores.chains.hops(txn)
+        if not whole:
+            kept = {row.target_hop for row in rows}.union(*(ancestry(hops, session.leaf_hop) for session in sessions))
+            hops = {hop_id: hop for hop_id, hop in hops.items() if hop_id in kept}
+        if not hops:
+            raise NotFound("there is no such chain", txn=txn)
+        return hops
 
-    def _hop(self, hop: Hop, hops: Mapping[HopId, Hop], findings: list[str]) -> ReviewedHop:
-        try:
-            chain_to(hops, hop.id)
-            verify_hop(hop, self._stores.keys)
-            verified = True
-        except ProofInvalid as error:
-            findings.append(f"{hop.id}: {error.public}")
-            verified = False
-        return ReviewedHop(
-            id=hop.id,
-            depth=hop.depth,
-            kind=hop.kind.value,
-            identity=hop.actor,
-            assurance=hop.evidence.assurance.value,
-            attributes=hop.evidence.attributes,
-            target=hop.target,
-            principal=hop.principal,
-            issued_at=hop.issued_at,
-            expires_at=hop.expires_at,
-            verified=verified,
-        )
-
-    def _session(self, session: Session, hops: Mapping[HopId, Hop], findings: list[str]) -> ReviewedSession:
-        approvals = self._request_approvals(session, findings)
-        rows = self._stores.connections.of_session(session.id)
+    def _session(
+        self, session: Session, rows: Sequence[ConnectionRow], hops: Mapping[HopId, Hop], findings: list[Finding]
+    ) -> ReviewedSession:
+        approvals = self._request_approvals(session, hops.get(session.leaf_hop), findings)
         reads = [
             read_recording(
                 self._stores.objects,
-                partial(verify_manifest, keys=self._stores.keys),
+                self._keys,
                 row,
                 hops[row.target_hop].sha256() if row.target_hop in hops else "",
             )
@@ -117,10 +135,15 @@ class Review:
         ]
         for read in reads:
             findings += read.findings
+            findings += _open_faults(session, read)
+        findings += self._extra_objects(session, reads)
         operations = [self._operation(op, session, findings) for read in reads for op in read.operations]
+        findings += _wider(operations, session, hops)
         grant = session.grant
+        revocation = self._stores.revocations.any_of(session.liveness_keys())
         return ReviewedSession(
             id=session.id,
+            leaf_hop=session.leaf_hop,
             target=session.request.target,
             principal=session.request.principal,
             reason=session.request.reason,
@@ -134,70 +157,87 @@ class Review:
             approvals=approvals,
             operations=tuple(sorted(operations, key=lambda op: (op.at, op.id))),
             recordings=tuple(read.recording for read in reads),
+            revoked=None if revocation is None else reviewed_revocation(revocation),
         )
 
-    def _request_approvals(self, session: Session, findings: list[str]) -> tuple[ReviewedApproval, ...]:
+    def _extra_objects(self, session: Session, reads: Sequence[Read]) -> list[Finding]:
+        """Return a finding for each object of this session that nothing accounts for: a segment that was put beside
+        those of its manifest, or the recording of a connection whose row was removed."""
+        accounted = frozenset[str]().union(*(read.objects for read in reads))
+        found = [key for prefix in recording_prefixes(session) for key in self._stores.objects.keys(prefix)]
+        what = f"belongs to no connection of {session.id}: no row and no manifest names it"
+        return [_finding(key, FindingKind.EXTRA, what) for key in found if key not in accounted]
+
+    def _request_approvals(
+        self, session: Session, leaf: Hop | None, findings: list[Finding]
+    ) -> tuple[ReviewedApproval, ...]:
         met = session.grant is not None and bool(session.grant.met)
         if session.ask_id is None:
             if met:
-                findings.append(f"{session.id} was granted on approvals that nobody was asked for")
+                what = "was granted on approvals that nobody was asked for"
+                findings.append(_finding(session.id, FindingKind.UNAPPROVED, what))
             return ()
         ask = self._ask(session.ask_id, findings)
         if ask is None:
             return ()
-        if ask.question.session_id != session.id or ask.question.commitment != request_commitment(session.request):
-            findings.append(f"{session.id} is not what {ask.id} asked for")
+        if leaf is not None and not asks_for(ask.question, session, leaf):  # a hop that is missing is a finding already
+            findings.append(_finding(session.id, FindingKind.ALTERED, f"is not what {ask.id} asked for"))
         approvals, answers = self._approvals(ask, findings)
         if met:
-            self._check_approved(ask, answers, f"{session.id} was granted", findings)
+            self._check_approved(ask, answers, session.id, "was granted", findings)
         return approvals
 
-    def _operation(self, op: ReviewedOperation, session: Session, findings: list[str]) -> ReviewedOperation:
+    def _operation(self, op: ReviewedOperation, session: Session, findings: list[Finding]) -> ReviewedOperation:
         if not op.held:
             return op
-        ran = op.verdict in ("forward", "mask")
-        missing: list[str] = []  # an ask that could not be put leaves its name on an operation that did not run
+        ran = op.verdict in _RAN
+        missing: list[Finding] = []  # an ask that could not be put leaves its name on an operation that did not run
         ask = self._ask(AskId(op.ask_id), missing) if op.ask_id else None
         if ask is None:
             if ran:
-                findings.append(f"{op.id} was held and then ran, and nothing shows who was asked")
+                what = "was held and then ran, and nothing shows who was asked"
+                findings.append(_finding(op.id, FindingKind.UNAPPROVED, what))
             return op
         findings += missing
         if ask.question.operation_id != op.id or ask.question.session_id != session.id:
-            findings.append(f"{op.id} is not what {ask.id} asked for")
+            findings.append(_finding(op.id, FindingKind.ALTERED, f"is not what {ask.id} asked for"))
         approvals, answers = self._approvals(ask, findings)
         if ran:
-            self._check_approved(ask, answers, f"{op.id} ran", findings)
+            self._check_approved(ask, answers, op.id, "ran", findings)
         return replace(op, approvals=approvals)
 
-    def _ask(self, ask_id: AskId, findings: list[str]) -> Ask | None:
+    def _ask(self, ask_id: AskId, findings: list[Finding]) -> Ask | None:
         try:
             ask = self._stores.asks.get(ask_id)
         except NotFound:
-            findings.append(f"{ask_id} is missing")
+            findings.append(_finding(ask_id, FindingKind.MISSING, "is missing"))
             return None
         if ask.question.digest() != ask.digest:
-            findings.append(f"{ask_id} was changed after it was made")
+            findings.append(_finding(ask_id, FindingKind.ALTERED, "was changed after it was made"))
         return ask
 
-    def _approvals(self, ask: Ask, findings: list[str]) -> tuple[tuple[ReviewedApproval, ...], list[Answer]]:
+    def _approvals(self, ask: Ask, findings: list[Finding]) -> tuple[tuple[ReviewedApproval, ...], list[Answer]]:
         """Return the answers as reviewed, and those of them that verify."""
         shown, good = [], []
         for answer in sorted(self._stores.answers.of_ask(ask.id), key=lambda answer: answer.answered_at):
-            verified = self._holds(answer, ask)
-            if verified:
+            fault = self._fault(answer, ask)
+            if fault is None:
                 good.append(answer)
             else:
-                findings.append(f"the answer of {answer.person} to {ask.id} does not verify")
-            shown.append(self._approval(answer, ask, verified=verified))
+                findings.append(fault)
+            shown.append(self._approval(answer, ask, verified=fault is None))
         return tuple(shown), good
 
-    def _holds(self, answer: Answer, ask: Ask) -> bool:
-        try:
-            verify_answer(answer, self._stores.keys)
-        except ProofInvalid:
-            return False
-        return answer.digest == ask.digest
+    def _fault(self, answer: Answer, ask: Ask) -> Finding | None:
+        key = f"{ask.id}#{answer.person}"
+        fault = signature_finding(
+            key, self._keys, KeyPurpose.ANSWER, ANSWER_SIGNATURE_TYPE, answer.signature, answer.sha256()
+        )
+        if fault is None and (answer.ask_id != ask.id or answer.digest != ask.digest):
+            return _finding(key, FindingKind.SWAPPED, f"does not verify: it answers something else than {ask.id}")
+        if fault is None and sha256_hex(answer.card.encode()) != answer.card_sha256:
+            return _finding(key, FindingKind.ALTERED, "does not verify: its card is not the one that was shown")
+        return fault
 
     def _approval(self, answer: Answer, ask: Ask, *, verified: bool) -> ReviewedApproval:
         rules = (need.rule for need in ask.question.needs if need.approval.group in answer.groups)
@@ -213,13 +253,56 @@ class Review:
             verified=verified,
         )
 
-    def _check_approved(self, ask: Ask, answers: Iterable[Answer], what: str, findings: list[str]) -> None:
+    def _check_approved(
+        self, ask: Ask, answers: Iterable[Answer], key: str, what: str, findings: list[Finding]
+    ) -> None:
         uses: Sequence[Use] = self._stores.uses.of_ask(ask.id)
         if not isinstance(fold_approval(ask, answers, (), self._clock.now()), Approved):
-            findings.append(f"{what} without the approvals that {ask.id} needs")
+            findings.append(_finding(key, FindingKind.UNAPPROVED, f"{what} without the approvals that {ask.id} needs"))
         if [use.kind for use in uses] != [UseKind.RAN]:
-            findings.append(f"{what} without using {ask.id} once")
+            findings.append(_finding(key, FindingKind.UNAPPROVED, f"{what} without using {ask.id} once"))
 
 
-def _target_hops(stores: Stores, session: ReviewedSession) -> set[str]:
-    return {row.target_hop for row in stores.connections.of_session(SessionId(session.id))}
+def recording_prefixes(session: Session) -> Sequence[str]:
+    """Return the prefixes under which every object of a session's recordings lies. Pure."""
+    until = session.created_at if session.grant is None else session.grant.expires_at
+    days = min(max((until.date() - session.created_at.date()).days, 0), _MOST_DAYS) + 1
+    dates = [timestamp(session.created_at + timedelta(days=day))[:10] for day in range(days)]
+    return [f"rec/v1/{session.id}/", *(f"manifests/v1/{date}/{session.id}/" for date in dates)]
+
+
+def _open_faults(session: Session, read: Read) -> list[Finding]:
+    """Return what the session's row says otherwise than the frame with which its recording opened."""
+    grant = session.grant
+    opened = next((meta_of(frame) for frame in read.frames if frame.get("kind") == "open"), None)
+    if grant is None or opened is None:
+        return []
+    said: dict[str, object] = {
+        "grant": grant.id,
+        "rules": list(grant.rules),
+        "policy_digest": grant.policy_digest,
+        "target": grant.target,
+        "principal": grant.principal,
+    }
+    if all(opened[name] == value for name, value in said.items() if name in opened):
+        return []
+    what = f"holds another grant than {read.recording.connection_id} was opened under: its row was altered"
+    return [_finding(session.id, FindingKind.ALTERED, what)]
+
+
+def _wider(operations: Iterable[ReviewedOperation], session: Session, hops: Mapping[HopId, Hop]) -> list[Finding]:
+    """Return a finding for each operation that ran outside the scope that was delegated."""
+    chain, grant = chain_of(hops, session.leaf_hop), session.grant
+    if chain is None or grant is None:
+        return []
+    return [
+        _finding(op.id, FindingKind.WIDER, f"ran {action}, which is outside the scope that was delegated")
+        for op in operations
+        if op.verdict in _RAN
+        for action in op.actions
+        if not chain.allows(grant.target, grant.principal, action)
+    ]
+
+
+def _finding(key: str, kind: FindingKind, what: str) -> Finding:
+    return Finding(key=key, kind=kind, what=what)

@@ -5,21 +5,74 @@ Every text in it may have been written by whoever is reviewed: a renderer neutra
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from enum import StrEnum
 
+from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.identity import Identity
 from chalicelib.domain.recording import Gap
 
 
+class FindingKind(StrEnum):
+    """What is wrong with a piece of evidence. Permanent words: auditors' programs compare them."""
+
+    ALTERED = "altered"  # it is not what was signed, hashed or copied
+    MISSING = "missing"
+    TRUNCATED = "truncated"  # it ends before its end
+    ORDER = "out_of_order"  # it stands at another's place in the same recording
+    SWAPPED = "swapped"  # it belongs to another session or connection
+    OTHER_KEY = "other_key"  # no key that is trusted for this signed it
+    REPLACED = "replaced"  # it is a whole one, and not the one that the row names
+    EXTRA = "extra"  # nothing that is signed names it
+    WIDER = "wider"  # a hop that is not a part of its parent: in links, scope, time or depth
+    UNAPPROVED = "unapproved"  # it ran, or was granted, without the approvals that it needed
+    UNSEALED = "unsealed"  # a recording that no manifest vouches for
+    LOST = "lost"  # frames that the manifest itself names as a gap
+    UNANCHORED = "unanchored"  # nothing outside the evidence vouches for the keys
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """``key`` names the one thing (a hop's, ask's, session's or connection's id, an object's key, a file of a copy),
+    ``what`` says in words what is wrong with it."""
+
+    key: str
+    kind: FindingKind
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewedRevocation:
+    """What ended a hop or a session. ``key`` may be an ancestor's: what is below a revoked hop ended with it."""
+
+    key: str
+    by: str
+    why: str
+    at: datetime
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedHop:
-    """One hop. ``verified``: its signature and links hold. ``attributes`` are what its issuer's declaration keeps."""
+    """One hop. ``verified``: its signature and links hold, and it has no more than its parent. ``attributes`` are what
+    its issuer's declaration keeps; ``ticket`` let it in; ``sessions`` are the ids of those that it opened."""
 
     id: str
+    parent: str
     depth: int
+    max_depth: int
     kind: str
     identity: Identity
+    scope: tuple[str, ...]
+    teams: tuple[str, ...]
+    key_thumbprint: str
+    ticket: str
+    revoked: ReviewedRevocation | None
+    sessions: tuple[str, ...]
     assurance: str
     attributes: tuple[tuple[str, str], ...]
     target: str
@@ -75,6 +128,7 @@ class ReviewedRecording:
     frames that were accepted and lost."""
 
     connection_id: str
+    target_hop: str
     peer: str
     opened_at: datetime
     sealed_at: datetime | None
@@ -88,9 +142,11 @@ class ReviewedRecording:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedSession:
-    """One session. ``granted_at`` and ``expires_at`` are None where it never was granted; ``rules`` determined it."""
+    """One session. ``leaf_hop`` opened it. ``granted_at`` and ``expires_at`` are None where it never was granted;
+    ``rules`` determined it."""
 
     id: str
+    leaf_hop: str
     target: str
     principal: str
     reason: str
@@ -104,6 +160,7 @@ class ReviewedSession:
     approvals: tuple[ReviewedApproval, ...]
     operations: tuple[ReviewedOperation, ...]
     recordings: tuple[ReviewedRecording, ...]
+    revoked: ReviewedRevocation | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,9 +176,32 @@ class AccessReview:
     accountable: tuple[tuple[str, str], ...]
     hops: tuple[ReviewedHop, ...]
     sessions: tuple[ReviewedSession, ...]
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     reviewed_at: datetime
 
     @property
     def verified(self) -> bool:
         return not self.findings
+
+
+def review_json(review: AccessReview) -> Mapping[str, Json]:
+    """Return the review as JSON values; times are RFC 3339. The texts are as they were recorded: who prints them lets
+    JSON escape them. Pure."""
+    told = _plain(asdict(review))
+    if not isinstance(told, Mapping):
+        raise TypeError("a review is an object")
+    return {"verified": review.verified, **told}
+
+
+def _plain(value: object) -> Json:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case dict():
+            return {str(name): _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case datetime():
+            return timestamp(value)
+        case _:
+            raise TypeError(f"{type(value).__name__} is no JSON")

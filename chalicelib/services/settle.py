@@ -20,14 +20,12 @@ from chalicelib.domain.ask import (
     Expired,
     Refused,
     Spent,
-    Stage,
     Use,
     UseKind,
     Waiting,
     fold_approval,
 )
 from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
-from chalicelib.domain.canonical import digest
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import (
     AlreadyUsed,
@@ -46,9 +44,9 @@ from chalicelib.domain.policy import Allow
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import AccessRequest, Session, SessionStatus
 from chalicelib.domain.store import Asks, Revocations, Sessions, Uses
-from chalicelib.domain.target import Target
+from chalicelib.domain.target import Protocol, Target
 from chalicelib.domain.verifier import new_session_secret, verifier_of
-from chalicelib.services.access import approvers_stand, session_question
+from chalicelib.services.access import approvers_stand, asks_for, session_question
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.grant import new_grant, require_served
 from chalicelib.services.identify import Caller
@@ -77,6 +75,7 @@ class Settle:
         uses: Uses,
         revocations: Revocations,
         evidence: Evidence,
+        served: frozenset[Protocol],
         clock: Clock,
         audit: AuditLog,
     ) -> None:
@@ -86,6 +85,7 @@ class Settle:
         self._uses = uses
         self._revocations = revocations
         self._evidence = evidence
+        self._served = served
         self._clock = clock
         self._audit = audit
 
@@ -113,7 +113,7 @@ class Settle:
                 assert_never(session.status)
 
     def _pending(self, caller: Caller, session: Session) -> Pending | Session:
-        ask = self._ask_of(session)
+        ask = self._ask_of(caller, session)
         answers = self._evidence.answers(ask.id)
         now = self._clock.now()
         state = fold_approval(ask, answers, self._uses.of_ask(ask.id), now)
@@ -122,6 +122,7 @@ class Settle:
             state = fold_approval(ask, answers, (), now)
         match state:
             case Waiting():
+                self._require_alive(caller, session)  # nobody waits for people to approve what is dead
                 return Pending(session=session, ask=ask, missing=state.missing)
             case Approved():
                 return self._grant(caller, session, ask, state.answers)
@@ -134,19 +135,12 @@ class Settle:
             case _:
                 assert_never(state)
 
-    def _ask_of(self, session: Session) -> Ask:
-        """Return the session's Ask, checked: for this session, for what it asks, and unchanged since it was put."""
+    def _ask_of(self, caller: Caller, session: Session) -> Ask:
+        """Return the session's Ask, checked: for this session and actor, for what it asks, and unchanged since."""
         if session.ask_id is None:
             raise ProofInvalid("the session waits for an approval that nobody was asked for", session=session.id)
         ask = self._asks.get(session.ask_id)
-        question = ask.question
-        if (
-            question.digest() != ask.digest
-            or question.stage is not Stage.REQUEST
-            or question.session_id != session.id
-            or question.txn != session.txn
-            or question.commitment != request_commitment(session.request)
-        ):
+        if ask.question.digest() != ask.digest or not asks_for(ask.question, session, caller.chain.leaf):
             raise ProofInvalid("the approval that was asked for is not this session's", session=session.id, ask=ask.id)
         return ask
 
@@ -171,7 +165,7 @@ class Settle:
         )
         if not isinstance(outcome, Allow):
             raise PolicyDenied("the rules changed since the session was asked for", rules=outcome.rules)
-        require_served(target, outcome)
+        require_served(target, outcome, self._served)
         self._use(session, ask)
         grant = new_grant(
             session_id=session.id,
@@ -252,18 +246,6 @@ class Settle:
                 target=session.request.target,
             )
         )
-
-
-def request_commitment(request: AccessRequest) -> str:
-    """Return what an approval of a request is bound to: the request, whole. Pure."""
-    return digest(
-        {
-            "target": request.target,
-            "principal": request.principal,
-            "reason": request.reason,
-            "duration_s": request.duration_s,
-        }
-    )
 
 
 def _ours(use: Use, session: Session) -> bool:

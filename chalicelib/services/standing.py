@@ -58,11 +58,16 @@ def no_access(**detail: object) -> PolicyDenied:
 
 
 def owned(sessions: Sessions, caller: Caller, session_id: str) -> Session:
-    """Return the caller's own session. Raises NotFound for any other: whose it is, is nobody else's business."""
+    """Return the caller's own session. Raises NotFound for any other: whose it is, is nobody else's business.
+
+    Its hop is compared and not its identity alone: one identity may be let in twice under one run, with less the second
+    time, and must not take what the first was granted.
+    """
     if not SESSION_ID.match(session_id):
         raise NotFound("there is no such session")
     session = sessions.get(SessionId(session_id))
-    if session.actor.key != caller.actor.key or session.txn != caller.chain.txn:
+    leaf = caller.chain.leaf
+    if (session.actor.key, session.txn, session.leaf_hop) != (leaf.actor.key, leaf.txn, leaf.id):
         raise NotFound("there is no such session", session=session_id)
     return session
 

@@ -33,6 +33,6 @@ class ListTargets:
                 now=now,
                 met=frozenset(),
             )
-            if caller.may_ask_for(name) and not isinstance(bundle.policy.decide(question), Deny):
+            if caller.may_open(name, "") and not isinstance(bundle.policy.decide(question), Deny):
                 found.append(target)
         return tuple(found)

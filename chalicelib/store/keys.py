@@ -2,7 +2,8 @@
 
 Rules: KMS gets the whole signing input (``MessageType=RAW``), so that a key policy can refuse bare digests, under which
 anything might hide; it answers DER (RFC 3279 section 2.2.3), and a JWS holds ``r || s`` in 64 bytes (RFC 7518 section
-3.4). ``kid`` is the key's own id, never the alias, which may come to mean another key.
+3.4). The keys of the SSH purposes sign certificates and no JWS, the others JWS and no certificate. ``kid`` is the key's
+own id, never the alias, which may come to mean another key.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import NotFound, StoreUnavailable
-from chalicelib.domain.signature import KeyPurpose, compact, signing_input
+from chalicelib.domain.signature import KeyPurpose, check_signs_jws, checked_message, compact, signing_input
 from chalicelib.settings import StoreSettings
 from chalicelib.store.clients import Clients, calling
 
@@ -86,14 +87,27 @@ class KmsSigner:
         self._purpose = purpose
 
     def sign(self, typ: str, payload: bytes) -> str:
+        check_signs_jws(self._purpose)
         kid = self._keys.current(self._purpose.value)
         signing = signing_input(typ, kid, payload)
+        return compact(signing, self._signature(kid, signing))
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        checked = checked_message(self._purpose, message)
+        return self._signature(self._keys.current(self._purpose.value), checked)
+
+    @property
+    def public_jwk(self) -> Mapping[str, str]:
+        kid = self._keys.current(self._purpose.value)
+        return self._keys.public_keys(self._purpose.value)[kid]
+
+    def _signature(self, kid: str, message: bytes) -> bytes:
         with calling("kms"):
             answer = self._clients.keys().sign(
-                KeyId=kid, Message=signing, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
+                KeyId=kid, Message=message, MessageType="RAW", SigningAlgorithm="ECDSA_SHA_256"
             )
         r, s = decode_dss_signature(answer["Signature"])
-        return compact(signing, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 def _coordinate(value: int) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 from countersign.api import Clock
 from countersign.failures import Exit, Failure
 from countersign.output import Output
+from countersign.service import Service
 from countersign.sessions import Granted, Sessions, State, Wish, checked_key, new_key
 from countersign.settings import Settings
 from countersign.waiting import granted_session
@@ -27,6 +28,14 @@ class Invocation:
     settings: Settings
     output: Output
     clock: Clock
+
+    def service(self) -> Service:
+        """Return the service that the caller named. Raises Failure (usage)."""
+        return Service(self.settings, self.clock)
+
+    def sessions(self) -> Sessions:
+        """Return the caller's sessions there. Raises Failure (usage)."""
+        return Sessions(self.service())
 
 
 def add_asking(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ from countersign.environment import (
     write_private,
 )
 from countersign.failures import Exit, Failure
-from countersign.sessions import Connect, Sessions
+from countersign.sessions import Connect
 from countersign.waiting import usable
 
 
@@ -41,10 +41,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 def env(invocation: Invocation) -> int:
     """Print the variables, or, for GitHub Actions, append them to the job's file. Raises Failure."""
     options, settings, output = invocation.options, invocation.settings, invocation.output
-    sessions = Sessions(settings, invocation.clock)
+    sessions = invocation.sessions()
     granted = ask_and_wait(invocation, sessions)
     try:
-        connect = usable(granted)
+        connect = _for_variables(usable(granted))
         ca_file = _authority(connect, options.ca_file, settings.runner_temp)
         variables = {**client_variables(connect, ca_file), "COUNTERSIGN_SESSION": granted.session_id}
     except BaseException:
@@ -58,6 +58,17 @@ def env(invocation: Invocation) -> int:
     else:
         output.raw((as_shell(variables) if options.format == "shell" else as_lines(variables)).rstrip("\n"))
     return Exit.DONE
+
+
+def _for_variables(connect: Connect) -> Connect:
+    if connect.protocol != "ssh":
+        return connect
+    raise Failure(
+        Exit.USAGE,
+        "variables alone set up no ssh client",
+        hint="countersign exec TARGET -- ssh TARGET COMMAND: its certificate is renewed while it runs.",
+        session_id=connect.user,
+    )
 
 
 def _authority(connect: Connect, wanted: str, folder: str) -> Path:

@@ -8,7 +8,7 @@ from countersign.commands.asking import Invocation, add_asking, ask, most_wait_s
 from countersign.failures import Exit
 from countersign.output import Output
 from countersign.printable import moment, safe_line
-from countersign.sessions import Granted, Pending, Sessions, State, still_pending
+from countersign.sessions import Granted, Pending, State, still_pending
 from countersign.waiting import granted_session
 
 
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def request(invocation: Invocation) -> int:
     """Return 0 when granted, 75 while people are asked. Raises Failure where it is refused."""
-    sessions = Sessions(invocation.settings, invocation.clock)
+    sessions = invocation.sessions()
     options = invocation.options
     most_s = most_wait_s(options)
     state = ask(sessions, options)

@@ -1,74 +1,59 @@
-"""`countersign review`: who initiated it, what was done under which rule, who approved it, where it is recorded.
+"""`countersign review`: who initiated it, through whom, what was done under which rule, who approved it, where it is
+recorded.
 
-For auditors: it reads tables, bucket and public keys with the caller's own AWS rights, and asks no service of ours for
-its opinion. It needs COUNTERSIGN_PREFIX, COUNTERSIGN_BUCKET and AWS_REGION, and the rights of the role `auditor`.
+For auditors: it reads tables, bucket and public keys with the caller's own AWS rights (or a copy of them), and asks no
+service of ours for its opinion. It needs COUNTERSIGN_PREFIX, COUNTERSIGN_BUCKET and AWS_REGION, and the rights of the
+role `auditor`. For a copy it needs nothing; the copy's keys vouch for themselves there, so that without `--trust FILE`
+the review is headed UNANCHORED, and the exit code is 78.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from chalicelib.domain.errors import AccessError, ConfigurationInvalid
 from countersign.commands.asking import Invocation
+from countersign.evidence_source import open_source
 from countersign.failures import Exit, Failure
-from countersign.output import Output
-from countersign.review_screen import as_json, screen
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from chalicelib.domain.identity import Person
-    from chalicelib.services.reviewed import AccessReview
-    from chalicelib.store.opened import Stores
+from countersign.review_screen import screen
+from countersign.trust import read_trust
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("subject", nargs="?", default="", metavar="SESSION|TXN", help="a session's id, or a chain's")
+    parser.add_argument(
+        "subject", nargs="?", default="", metavar="SESSION|TXN|DIR", help="a session's id, a chain's, or a copy of one"
+    )
     parser.add_argument("--session", default="", metavar="ID", help="review one session")
     parser.add_argument("--txn", default="", metavar="TXN", help="review a chain with all its sessions")
+    parser.add_argument("--trust", default="", metavar="FILE", help="fingerprints of the keys that may have signed")
     parser.add_argument("--all", action="store_true", help="every operation, however many")
 
 
 def review(invocation: Invocation) -> int:
-    """Return 0 where everything verifies, 65 where there is a finding. Raises Failure, AccessError, and
-    ModuleNotFoundError without the extra."""
+    """Return 0 where everything verifies, 65 where there is a finding, 78 where nobody vouches for the keys.
+
+    Raises Failure, AccessError, and ModuleNotFoundError without the extra.
+    """
+    from chalicelib.services.review import Review
+    from chalicelib.services.reviewed import review_json
+    from chalicelib.services.verify import Anchor, trusted_keys
+
     options, output = invocation.options, invocation.output
     subjects = [subject for subject in (options.subject, options.session, options.txn) if subject]
     if len(subjects) != 1:
         raise Failure(Exit.USAGE, "name one session or one chain", hint="countersign review ses_... (or its txn)")
-    found = _read(subjects[0], invocation.settings.inherited, output)
-    output.result(as_json(found))
-    for line in screen(found, output.paint, output.columns, every=options.all):
+    anchors = read_trust(options.trust) if options.trust else None
+    source = open_source(subjects[0], invocation.settings.inherited, output)
+    trusted = trusted_keys(source.evidence, anchors)
+    anchored = trusted.anchor is not Anchor.NOBODY
+    reviewing = Review(stores=source.stores, people=source.people, clock=invocation.clock, keys=trusted.keys)
+    found = reviewing(source.subject)
+    found = replace(found, findings=tuple(dict.fromkeys((*trusted.findings, *found.findings, *source.faults))))
+    if source.copy:
+        output.say(f"this is {source.copy}")
+    output.result({**review_json(found), "verified": found.verified and anchored, "anchored_by": trusted.anchor.value})
+    for line in screen(found, output.paint, output.columns, every=options.all, anchored=anchored):
         output.line(line)
-    return Exit.DONE if found.verified else Exit.INVALID
-
-
-def _read(subject: str, environment: Mapping[str, str], output: Output) -> AccessReview:
-    from chalicelib.services.review import Review
-    from chalicelib.settings import SystemClock, read_store_settings
-    from chalicelib.store.opened import open_stores
-
-    try:
-        settings = read_store_settings(environment)
-    except ConfigurationInvalid as error:
-        raise Failure(
-            Exit.USAGE,
-            error.public,
-            hint="A review reads the deployment itself: set COUNTERSIGN_PREFIX, COUNTERSIGN_BUCKET, AWS_REGION.",
-        ) from error
-    stores = open_stores(settings)
-    return Review(stores=stores, people=_people(stores, output), clock=SystemClock())(subject)
-
-
-def _people(stores: Stores, output: Output) -> Sequence[Person]:
-    """Return the people that the active bundle knows: only for their names, so a bundle that cannot be read is said and
-    the review goes on with their ids."""
-    from chalicelib.services.active_bundle import active_bundle
-    from chalicelib.settings import SystemClock
-
-    try:
-        return active_bundle(stores, SystemClock()).current().people
-    except AccessError as error:
-        output.say(f"people are shown by their ids: the active configuration cannot be read ({error.public})")
-        return ()
+    if not found.verified:
+        return Exit.INVALID
+    return Exit.DONE if anchored else Exit.UNANCHORED

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import os
+from typing import Final
 
-from countersign.child import find_command, run
+from countersign.child import Meanwhile, find_command, run
 from countersign.commands.asking import Invocation, add_asking, ask_and_wait
 from countersign.environment import authority_file, child_environment, client_variables
 from countersign.failures import Exit, Failure
-from countersign.sessions import Sessions
+from countersign.sessions import Certificate, Connect, Granted, Sessions
+from countersign.ssh_client import SshClient, ssh_client
 from countersign.waiting import usable
+
+_RENEWED_BEFORE_S: Final = 120.0  # a certificate lives 300 s: what opens a connection now has two minutes left at least
+_TRIED_AGAIN_S: Final = 15.0  # where the service could not be reached: several times before the end
+_LEAST_S: Final = 1.0  # between two renewals, whatever end the service names
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     add_asking(parser)
     parser.usage = "countersign exec TARGET [options] -- CMD [ARG...]"
+    parser.epilog = (
+        "For an ssh target, ssh, scp and sftp (and what calls them by these names) reach it under its own name: "
+        "countersign exec db-prod -- ssh db-prod uptime"
+    )
 
 
 def execute(invocation: Invocation) -> int:
@@ -23,17 +34,69 @@ def execute(invocation: Invocation) -> int:
     if not command:
         raise Failure(Exit.USAGE, "there is no command", hint="countersign exec TARGET -- psql -c 'SELECT 1'")
     program = find_command(command, invocation.settings.inherited)
-    sessions = Sessions(invocation.settings, invocation.clock)
+    sessions = invocation.sessions()
     granted = ask_and_wait(invocation, sessions)
     try:
         connect = usable(granted)
-        with authority_file(connect.ca_pem) as ca_file:
-            variables = client_variables(connect, ca_file)
-            environment = child_environment(invocation.settings.inherited, granted, variables)
-            code = run(program, command, environment)
+        if connect.protocol == "ssh":
+            code = _with_ssh(invocation, sessions, granted, connect)
+        else:
+            with authority_file(connect.ca_pem) as ca_file:
+                variables = client_variables(connect, ca_file)
+                code = run(program, command, child_environment(invocation.settings.inherited, granted, variables))
     finally:
         # The command is over, or was never started: a session that nobody uses is only there to be stolen.
         sessions.close(granted.session_id)
     told = {"session_id": granted.session_id, "txn": granted.txn, "exit": code}
     invocation.output.result(told, on_stderr=True)
     return code
+
+
+def _with_ssh(invocation: Invocation, sessions: Sessions, granted: Granted, connect: Connect) -> int:
+    """Run the command with our ssh in front of its PATH. The certificate is asked for when the session is granted: with
+    the request a new key would make a repeat under one idempotency key another request."""
+    inherited, command = invocation.settings.inherited, invocation.options.command
+    path = inherited.get("PATH", os.defpath)
+    with ssh_client() as client:
+        certificate = sessions.certificate(granted.session_id, client.public_key)
+        client.set_up(connect, invocation.options.target or granted.session_id, certificate, path)
+        environment = child_environment(inherited, granted, client.variables(path))
+        renewal = _Renewal(client, sessions, granted, certificate, invocation)
+        meanwhile = Meanwhile(first_s=renewal.pause_s(), do=renewal)
+        return run(find_command(command, environment), command, environment, meanwhile)
+
+
+class _Renewal:
+    """Replaces the certificate while the command runs, for the connections that it opens later."""
+
+    def __init__(
+        self, client: SshClient, sessions: Sessions, granted: Granted, first: Certificate, invocation: Invocation
+    ) -> None:
+        self._client = client
+        self._sessions = sessions
+        self._session_id = granted.session_id
+        self._last = first
+        self._output = invocation.output
+        self._clock = invocation.clock
+        self._told = False
+
+    def pause_s(self) -> float:
+        """Return in how many seconds the certificate is to be replaced."""
+        left_s = (self._last.ends_at - self._clock.now()).total_seconds()
+        return max(left_s - _RENEWED_BEFORE_S, _LEAST_S)
+
+    def __call__(self) -> float | None:
+        """Replace it and return when to come again; None where no later end is to be had: the grant ends then, or the
+        service refused. Connections that are open are the broker's to end."""
+        try:
+            certificate = self._sessions.certificate(self._session_id, self._client.public_key, quick=True)
+            self._client.renew(certificate)
+        except Failure as failure:
+            over = failure.exit_code is not Exit.UNREACHABLE
+            if over or not self._told:
+                self._output.say(f"no new certificate for ssh{'' if over else ' yet'}: {failure.message}")
+                self._told = True
+            return None if over else _TRIED_AGAIN_S
+        later = certificate.ends_at > self._last.ends_at
+        self._last, self._told = certificate, False
+        return self.pause_s() if later else None

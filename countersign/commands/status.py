@@ -6,7 +6,6 @@ import argparse
 
 from countersign.commands.asking import Invocation
 from countersign.commands.request import show
-from countersign.sessions import Sessions
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -15,5 +14,5 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def status(invocation: Invocation) -> int:
     """Return 0 where it is granted, 75 while it is pending. Raises Failure where it is refused or closed."""
-    sessions = Sessions(invocation.settings, invocation.clock)
+    sessions = invocation.sessions()
     return show(sessions.look(invocation.options.session), invocation.output)

@@ -8,7 +8,6 @@ from countersign.api import text_of
 from countersign.commands.asking import Invocation
 from countersign.failures import Exit, Failure
 from countersign.printable import padded, safe_line, width
-from countersign.sessions import Sessions
 
 _COLUMNS = ("name", "protocol", "environment", "description")
 
@@ -19,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def targets(invocation: Invocation) -> int:
     """Print the list. Raises Failure."""
-    answer = Sessions(invocation.settings, invocation.clock).targets()
+    answer = invocation.sessions().targets()
     found = answer.body.get("targets")
     if not isinstance(found, list) or not all(isinstance(target, dict) for target in found):
         raise Failure(Exit.UNREACHABLE, "the service's answer makes no sense: targets")

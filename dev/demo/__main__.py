@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from chalicelib.domain.errors import AccessError
 from dev.demo.screen import Screen
-from dev.demo.story import Story, told_logs
+from dev.demo.stage import told_logs
+from dev.demo.story import Story
 from dev.demo.waiting import DemoBroken
 from dev.local_stack import Stack, StackOptions
 from dev.output import Style, complain
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     began = clock.monotonic_s()
     screen.title(
         "Countersign: no hop touches production without a name, a rule, a signature and a record.",
-        "Real: psql, PostgreSQL, the broker, the control plane. Stand-ins: AWS, Slack, the CI's token issuer.",
+        "Real: psql, ssh, PostgreSQL, sshd, the broker, the control plane. Stand-ins: AWS, Slack, the issuers.",
     )
     try:
         with Stopping(threading.Event()), Stack(StackOptions()) as stack:

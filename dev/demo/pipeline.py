@@ -1,8 +1,8 @@
-"""The pipeline's step: the real ``countersign exec`` around the real ``psql``, typed into and read from as it runs.
+"""A program that is typed into and read from as it runs: the real ``countersign`` around the real ``psql`` or a shell.
 
-Rules: it gets what a job has (the API's address, its OIDC token) and nothing of the stack's; lines are collected as
-they come, with when; after each statement psql itself is asked to say a marker on both outputs, so that "the answer is
-complete" is its word and no guess about silence.
+Rules: it gets what a job has (the API's address, what proves who it is) and nothing of the stack's; lines are collected
+as they come, with when; after each statement the program itself is asked to say a marker on both outputs, so that "the
+answer is complete" is its word and no guess about silence.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,25 @@ from typing import IO, Final
 from chalicelib.domain.clock import Clock
 from dev.demo.waiting import DemoBroken, wait_for
 from dev.processes import Child, background
-from dev.settings import ROOT
 
 ANSWER_S: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Language:
+    """How a program is asked to say a marker on both outputs, and to end."""
+
+    marker: str
+    leave: str
+
+
+PSQL: Final = Language(marker="\\echo {0}\n\\warn {0}\n", leave="\\q\n")
+SHELL: Final = Language(marker="echo {0}; echo {0} >&2\n", leave="exit\n")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What psql printed for one statement, and how long that took."""
+    """What it printed for one statement, and how long that took."""
 
     out: tuple[str, ...]
     err: tuple[str, ...]
@@ -53,19 +64,30 @@ class _Lines:
 
 
 class Pipeline:
-    """One ``countersign exec`` with psql inside."""
+    """One ``countersign`` with a program inside that speaks ``language``."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path, clock: Clock) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        clock: Clock,
+        *,
+        name: str = "pipeline",
+        language: Language = PSQL,
+    ) -> None:
         self._clock = clock
-        self._errors = folder / "pipeline.err"
+        self._language = language
+        self._name = name
+        self._errors = folder / f"{name}.err"
         self._errors.touch()
         self._child = Child(
-            "the pipeline",
+            name,
             [sys.executable, "-m", "countersign", *command],
             environment=environment,
             log=self._errors,
             pipes=True,
-            cwd=ROOT,
+            cwd=folder,
         )
         self._out = _Lines("pipeline output", self._child.stdout)
         self._seen = 0
@@ -73,7 +95,7 @@ class Pipeline:
     def send(self, statement: str) -> Statement:
         """Type ``statement`` and return at once; the answer is asked of what is returned."""
         marker = f"done-{secrets.token_hex(6)}"
-        self._write(f"{statement}\n\\echo {marker}\n\\warn {marker}\n")
+        self._write(f"{statement}\n{self._language.marker.format(marker)}")
         return Statement(self, marker, self._clock.monotonic_s())
 
     def run(self, statement: str) -> Answer:
@@ -81,9 +103,13 @@ class Pipeline:
         return self.send(statement).answer(ANSWER_S)
 
     def end(self) -> int:
-        """Leave psql and return the exit code that ``countersign exec`` passed on."""
-        self._write("\\q\n")
+        """Leave the program and return the exit code that ``countersign`` passed on."""
+        self._write(self._language.leave)
         return self._child.wait(ANSWER_S)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
 
     def alive(self) -> bool:
         return self._child.alive()
@@ -102,7 +128,7 @@ class Pipeline:
             self._child.stdin.write(text.encode())
             self._child.stdin.flush()
         except OSError as error:
-            raise DemoBroken(f"countersign exec has ended: {self._errors.read_text()[-800:]}") from error
+            raise DemoBroken(f"{self._name} has ended: {self._errors.read_text()[-800:]}") from error
 
     def collect(self, marker: str, began: float, within_s: float) -> Answer:
         """Return what was printed until ``marker``. Raises DemoBroken."""
@@ -112,9 +138,9 @@ class Pipeline:
             try:
                 line = self._out.next(ends - self._clock.monotonic_s())
             except queue.Empty:
-                raise DemoBroken(f"psql gave no answer within {within_s:.0f} s; so far: {out}") from None
+                raise DemoBroken(f"{self._name} gave no answer within {within_s:.0f} s; so far: {out}") from None
             if line is None:
-                raise DemoBroken(f"psql has ended: {self._errors.read_text()[-800:]}")
+                raise DemoBroken(f"{self._name} has ended: {self._errors.read_text()[-800:]}")
             if line == marker:
                 break
             out.append(line)
@@ -122,14 +148,14 @@ class Pipeline:
         return Answer(out=tuple(out), err=tuple(self._until(marker)), seconds=took)
 
     def _until(self, marker: str) -> list[str]:
-        """Return the lines on standard error before ``marker``, which psql writes after the one on its output."""
+        """Return the lines on standard error before ``marker``, which is written after the one on the output."""
         err: list[str] = []
 
         def look() -> list[str] | None:
             err.extend(self.said())
             return err if marker in err else None
 
-        wait_for("psql's word on standard error", look, self._clock, ANSWER_S)
+        wait_for(f"{self._name}'s word on standard error", look, self._clock, ANSWER_S)
         return err[: err.index(marker)]
 
 

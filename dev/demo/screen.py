@@ -29,7 +29,9 @@ class Screen:
     def step(self, number: int, text: str) -> None:
         say()
         say_parts(
-            (f"── {number} ", Style.CYAN), (text, Style.BOLD), (" " + "─" * max(0, _WIDTH - 6 - len(text)), Style.CYAN)
+            (f"── {number} ", Style.CYAN),
+            (text, Style.BOLD),
+            (" " + "─" * max(0, _WIDTH - 5 - len(f"{number}{text}")), Style.CYAN),
         )
 
     def told(self, text: str) -> None:
@@ -37,7 +39,13 @@ class Screen:
         say(textwrap.fill(text, _WIDTH, initial_indent="   ", subsequent_indent="   "), Style.DIM)
 
     def typed(self, text: str, prompt: str = "$") -> None:
-        say_parts((f"   {prompt} ", Style.CYAN), (text, Style.BOLD))
+        """A command as it was typed, folded as a shell takes it."""
+        first, *more = textwrap.wrap(
+            text, _WIDTH - 8 - len(prompt), break_long_words=False, break_on_hyphens=False, drop_whitespace=False
+        ) or [""]
+        say_parts((f"   {prompt} ", Style.CYAN), (f"{first}\\" if more else first, Style.BOLD))
+        for place, line in enumerate(more):
+            say_parts(("       ", Style.CYAN), (line if place == len(more) - 1 else f"{line}\\", Style.BOLD))
 
     def came_back(self, lines: Sequence[str], style: Style = Style.PLAIN) -> None:
         for line in lines:

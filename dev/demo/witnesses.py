@@ -20,10 +20,11 @@ from boto3.session import Session
 
 from dev.emulator import ROOT_KEY
 
-# The line that dev.postgres_server asks for: time, process, user, database, application name, and what was logged.
+# The line that dev.postgres_server asks for: time, process, the client's address, application name, what was logged.
+# Whose process it is, the server says when it lets somebody in.
 _LOGGED: Final = re.compile(
-    r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[\d+\] user=(?P<user>\S*) db=(?P<db>\S*) app=(?P<app>.*?) "
-    r"LOG:  (?:statement|execute [^:]*): (?P<sql>.*)"
+    r"(?P<at>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[(?P<pid>\d+)\] \S* app=(?P<app>.*?) "
+    r"LOG:  (?:connection authorized: user=(?P<user>\S+) .*|(?:statement|execute [^:]*): (?P<sql>.*))"
 )
 
 
@@ -39,17 +40,16 @@ class Logged:
 
 def logged_statements(log: Path, user: str) -> list[Logged]:
     """Return what ``user`` ran, in order, as the server's log has it."""
-    found = (_LOGGED.match(line) for line in log.read_text(errors="replace").splitlines())
-    return [
-        Logged(
-            at=datetime.strptime(match["at"], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC),
-            user=match["user"],
-            application=match["app"],
-            sql=match["sql"],
-        )
-        for match in found
-        if match and match["user"] == user
-    ]
+    found: list[Logged] = []
+    users: dict[str, str] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        match = _LOGGED.match(line)
+        if match and match["user"]:
+            users[match["pid"]] = match["user"]
+        elif match and users.get(match["pid"]) == user:
+            at = datetime.strptime(match["at"], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
+            found.append(Logged(at=at, user=user, application=match["app"], sql=match["sql"]))
+    return found
 
 
 class Cloud:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from chalicelib.domain.activation import Activation
 from chalicelib.domain.canonical import Json
@@ -20,7 +24,7 @@ from chalicelib.domain.errors import (
     StoreUnavailable,
 )
 from chalicelib.domain.revocation import Revocation
-from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.signature import SSH_PURPOSES, KeyPurpose
 from chalicelib.domain.store import ObjectVersion, Stores
 from chalicelib.identity.jws import sign_sha256, verify_sha256
 from tests.conformance.backends import Backend
@@ -157,12 +161,39 @@ def test_a_secret_is_read_by_name(backend: Backend, stores: Stores) -> None:
 
 def test_a_signature_verifies_under_its_own_purpose_alone(stores: Stores) -> None:
     """Each role has one key: what one of them signs must not pass for another's."""
-    for purpose in KeyPurpose:
+    for purpose in set(KeyPurpose) - SSH_PURPOSES:
         signature = sign_sha256(stores.signer(purpose.value), "test+jws", SHA)
         verify_sha256(stores.keys, purpose, "test+jws", signature, SHA)
         for other in set(KeyPurpose) - {purpose}:
             with pytest.raises(ProofInvalid):
                 verify_sha256(stores.keys, other, "test+jws", signature, SHA)
+
+
+def test_an_ssh_key_signs_bytes_as_they_are(stores: Stores) -> None:
+    """A certificate is no JWS: ``r || s`` over the certificate itself, under the key that the deployment publishes."""
+    for purpose in SSH_PURPOSES:
+        signer = stores.signer(purpose.value)
+        signature = signer.sign_bytes(b"certificate")
+        jwk = signer.public_jwk
+        assert stores.keys.public_keys(purpose.value)[jwk["kid"]] == jwk
+        public = ec.EllipticCurvePublicNumbers(_number(jwk["x"]), _number(jwk["y"]), ec.SECP256R1()).public_key()
+        assert len(signature) == 64
+        der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+        public.verify(der, b"certificate", ec.ECDSA(hashes.SHA256()))
+
+
+def test_a_certificate_cannot_stand_for_a_jws_or_the_other_way_round(stores: Stores) -> None:
+    """A JWS signature transplanted: a key that signed both would let the bytes of one be made to look like another."""
+    for purpose in SSH_PURPOSES:
+        with pytest.raises(ValueError, match="nothing else"):
+            sign_sha256(stores.signer(purpose.value), "test+jws", SHA)
+    for purpose in set(KeyPurpose) - SSH_PURPOSES:
+        with pytest.raises(ValueError, match="nothing else"):
+            stores.signer(purpose.value).sign_bytes(b"certificate")
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(text + "=="), "big")
 
 
 def test_what_kms_cannot_sign_is_refused_before_it_is_asked(stores: Stores) -> None:
@@ -171,6 +202,10 @@ def test_what_kms_cannot_sign_is_refused_before_it_is_asked(stores: Stores) -> N
     with pytest.raises(ValueError, match="4096"):
         signer.sign("test+jws", b"x" * 4000)
     assert signer.sign("test+jws", b"x" * 2900).count(".") == 2
+    authority = stores.signer("ssh-user")
+    with pytest.raises(ValueError, match="4096"):
+        authority.sign_bytes(b"x" * 4097)
+    assert len(authority.sign_bytes(b"x" * 4096)) == 64
 
 
 def test_a_function_answers_refuses_or_crashes(backend: Backend, stores: Stores) -> None:

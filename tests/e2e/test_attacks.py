@@ -22,9 +22,11 @@ from botocore.exceptions import ClientError
 from chalicelib.domain.secret import Secret
 from dev.demo.waiting import wait_for
 from dev.demo.witnesses import Cloud
-from dev.local_stack import FUNCTION_PREFIX, ORDERS, PREFIX, Stack
+from dev.local_stack import Stack
+from dev.part_settings import FUNCTION_PREFIX, PREFIX
 from dev.settings import SystemClock
 from dev.slack_standin import signature
+from dev.targets import ORDERS
 from tests.e2e.relayed import from_address
 from tests.e2e.visitor import (
     Visitor,

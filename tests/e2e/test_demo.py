@@ -10,12 +10,13 @@ import pytest
 from dev.settings import ROOT, child_environment
 
 pytestmark = pytest.mark.e2e
-WITHIN_S = 120  # what the issue gives it; it takes 20 s
+WITHIN_S = 180  # what the issue gives it; it takes 45 s on an idle machine
 
 
 @pytest.mark.timeout(WITHIN_S + 30)
-def test_the_demo_holds_from_the_token_to_the_review() -> None:
-    """Every observation of the story, on psql's output, in PostgreSQL's log, in the bucket and in the tables."""
+def test_the_demo_holds_from_the_token_to_the_tampered_record() -> None:
+    """Every observation of the story, on the programs' output, in the targets' logs, the bucket, the tables and the
+    audit trail."""
     done = subprocess.run(
         [sys.executable, "-m", "dev.demo"],
         env=child_environment(),

@@ -9,16 +9,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from boto3.session import Session
 from botocore.exceptions import ClientError
 
 from dev.demo.pipeline import Answer, Pipeline
 from dev.demo.slack import Approvers
+from dev.demo.trail import Event, Trail
 from dev.demo.waiting import wait_for
 from dev.demo.witnesses import table_cells
 from dev.local_stack import Stack
@@ -26,6 +28,7 @@ from dev.postgres_binaries import find_postgres
 from dev.postgres_server import Login, PostgresServer, make_orders
 from dev.processes import listening
 from dev.settings import DEMO_BUNDLE, ROOT, SystemClock, child_environment, server_account
+from dev.ssh_keys import make_key
 from tests.unit.dev.calling import call
 
 pytestmark = pytest.mark.e2e
@@ -37,8 +40,16 @@ def test_the_ready_file_keeps_its_contract(stack: Stack) -> None:
     ready = json.loads(json.dumps(stack.ready))
     assert set(ready["broker"]["postgres"]) == {"host", "port", "ca_file"}
     assert Path(ready["broker"]["postgres"]["ca_file"]).read_text().startswith("-----BEGIN CERTIFICATE-----")
+    ssh = ready["broker"]["ssh"]
+    assert set(ssh) == {"host", "port", "known_hosts_file"}
+    known_hosts = Path(ssh["known_hosts_file"]).read_text()
+    assert known_hosts.startswith(f"[{ssh['host']}]:{ssh['port']} ssh-ed25519 ")
     assert call(ready["keys"]["jwks"])[1]["keys"]
-    assert call(ready["issuer"]["mint"], {})[1]["token"].count(".") == 2
+    assert call(ready["keys"]["ssh"])[1].startswith("ecdsa-sha2-nistp256 ")
+    for mint in (ready["issuer"]["mint"], *(ready["issuer"][name]["mint"] for name in ("kubernetes", "people"))):
+        assert call(mint, {})[1]["token"].count(".") == 2
+    assert call(ready["issuer"]["people"]["device"])[0] == 200
+    assert ready["issuer"]["people"]["client_id"]
     assert call(ready["slack"]["messages"])[0] == 200
     assert call(ready["slack"]["page"])[0] == 200
     assert ready["slack"]["approvers"][0] == "UALICE"
@@ -46,6 +57,61 @@ def test_the_ready_file_keeps_its_contract(stack: Stack) -> None:
     target = ready["targets"]["orders-prod"]
     assert {"protocol", "host", "port", "log", "admin", "planted"} <= set(target)
     assert len(set(target["planted"])) == len(target["planted"]) == 2000
+    machine = ready["targets"]["db-prod"]
+    assert {"protocol", "host", "port", "user", "host_key", "log", "commands", "admin", "planted"} <= set(machine)
+    assert Path(machine["admin"]["identity_file"]).read_text().startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    assert len(set(machine["planted"])) == len(machine["planted"]) >= 5
+
+
+def test_the_machine_trusts_what_the_api_says_an_operator_should_put_there(stack: Stack) -> None:
+    """The stack writes the key itself; an operator copies it from this address, and both must be one."""
+    line = str(call(stack.ready["keys"]["ssh"])[1])
+    assert stack.targets.db is not None
+    assert line.split()[:2] == stack.targets.db.trusted.split()
+
+
+def test_a_refused_login_at_a_target_comes_from_its_own_log_into_the_audit_trail(stack: Stack) -> None:
+    """Whoever goes around the broker ends at the target's login; nobody would ever read that log."""
+    trail = Trail(stack.folder / "logs", SystemClock())
+    for name in ("orders-prod", "db-prod"):
+        target = stack.ready["targets"][name]
+        seen = trail.count("target.login_refused", _of(name))
+        if target["protocol"] == "postgres":
+            with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+                psycopg.connect(
+                    host=target["host"], port=target["port"], user="orders_app", password="guess", dbname="orders"
+                )
+        else:
+            _knock(stack, target)
+        event = trail.find("target.login_refused", _of(name), more_than=seen)
+        assert event is not None
+        assert event["peer"] == "127.0.0.1"
+
+
+def _of(target: str) -> Callable[[Event], bool]:
+    return lambda event: event.get("target") == target
+
+
+def _knock(stack: Stack, target: dict[str, Any]) -> None:
+    """Offer sshd a key that it does not know."""
+    assert stack.targets.db is not None
+    binaries = stack.targets.db.binaries
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder, "key")
+        key.touch(mode=0o600)
+        key.write_text(make_key().private)
+        options = ("BatchMode=yes", f"IdentityFile={key}", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
+        done = subprocess.run(
+            [
+                *(str(binaries.ssh), "-F", "none", *(part for option in options for part in ("-o", option))),
+                *("-p", str(target["port"]), "-l", target["user"], target["host"], "true"),
+            ],
+            env=child_environment(binaries.client_environment()),
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 255
 
 
 def _auditor(stack: Stack, service: str) -> Any:
@@ -158,7 +224,8 @@ def test_it_runs_until_ctrl_c_and_leaves_nothing_behind(folder: Path) -> None:
     finally:
         command.end()
     assert not listening(ready["broker"]["postgres"]["port"])
-    assert not listening(ready["targets"]["orders-prod"]["port"])
+    assert not any(listening(target["port"]) for target in ready["targets"].values())
+    assert not listening(ready["broker"]["ssh"]["port"])
     assert _processes_of(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == ["output"]
 

@@ -16,8 +16,9 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 
-from dev.local_stack import ORDERS, Stack
+from dev.local_stack import Stack
 from dev.settings import SystemClock
+from dev.targets import ORDERS
 from tests.e2e.visitor import Row, SlackCard, Visitor, amount, card_with, connect, direct
 
 pytestmark = pytest.mark.e2e

@@ -33,10 +33,12 @@ from chalicelib.domain.identity import Evidence as HopEvidence
 from chalicelib.domain.operation import Act, Operation
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval, PolicyQuestion
 from chalicelib.domain.requirement import Approval
+from chalicelib.domain.scope import DEFAULT_DEPTH
 from chalicelib.domain.session import AccessRequest, ApprovalNeed, Grant, Session, SessionStatus
 from chalicelib.domain.target import Principal, Protocol, Target
 from chalicelib.domain.verifier import new_session_secret, verifier_of
 from chalicelib.identity.jws import sign_answer, sign_hop, verify_answer, verify_hop
+from chalicelib.services.access import request_commitment
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemoryStores
 
@@ -339,8 +341,27 @@ class World:
             serial="",
             issued_at=now,
             expires_at=now + timedelta(hours=2),
+            max_depth=DEFAULT_DEPTH,
         )
         return Chain(hops=(self.put_hop(hop),))
+
+    def delegate(self, *scope: str, **fields: Any) -> Hop:
+        """Let a child of the leaf in, with ``scope``, and make the session the child's."""
+        parent = self.chain.leaf
+        plain = replace(
+            parent,
+            id=new_hop_id(self.clock.now()),
+            depth=parent.depth + 1,
+            kind=HopKind.DELEGATE,
+            parent=parent.id,
+            parent_sha256=parent.sha256(),
+            actor=Identity(issuer="https://countersign.example", subject="key:child", name="deploy-svc"),
+            scope=scope,
+        )
+        child = self.put_hop(replace(plain, **fields))
+        self.chain = Chain(hops=(*self.chain.hops, child))
+        self.change_session(leaf_hop=child.id, actor=child.actor)
+        return child
 
     def put_hop(self, hop: Hop) -> Hop:
         signed = sign_hop(self.stores.signer("token"), hop)
@@ -405,7 +426,7 @@ class World:
             binds=(),
             literals=(),
             state=(),
-            commitment="",
+            commitment=request_commitment(self.session.request),
             reason="ticket 7",
             duration_s=3600,
             rules=tuple(need.rule for need in needs),
@@ -446,11 +467,11 @@ class World:
         self.stores.answers.put(signed)
         return signed
 
-    def admit(self, peer: str = PEER) -> Admission:
-        return self.admissions.admit(self.session.id, peer)
+    def admit(self, peer: str = PEER, *, bound: bool = False) -> Admission:
+        return self.admissions.admit(self.session.id, peer, bound=bound)
 
-    def connect(self) -> Connection:
-        return self.gateway.open(self.admit())
+    def connect(self, *, bound: bool = False, public_key: str = "") -> Connection:
+        return self.gateway.open(self.admit(bound=bound), public_key=public_key)
 
     def activate(self, policy: ScriptedPolicy | None = None, *, read: bool = True, **fields: Any) -> None:
         """Make a newer bundle active; ``read``: the broker's thread has read it."""

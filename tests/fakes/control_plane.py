@@ -47,25 +47,36 @@ from chalicelib.services.assembly import (
     api_services,
     cards_service,
     decide_service,
-    exchange_service,
     mint_service,
+    review_service,
+    sign_services,
 )
-from chalicelib.services.functions import decide_handler, mint_handler, sign_handler
+from chalicelib.services.exchange import ACCESS_TOKEN_TYPE, TICKET_TYPE
+from chalicelib.services.functions import decide_handler, mint_handler, review_handler, sign_handler
+from chalicelib.services.identify import BEARER, DPOP, Presented
 from chalicelib.services.post_cards import AnswerPut, AskPut, CardPlace, PostCards, Record
 from chalicelib.slack.clicks import Clicks
 from chalicelib.slack.signature import SlackSignature
 from tests.fakes.clock import FakeClock
+from tests.fakes.contract import held_to_contract
+from tests.fakes.keys import PUBLIC_URL as OUR_URL
+from tests.fakes.keys import Key
 from tests.fakes.memory import MemoryStores
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PUBLIC_URL: Final = "https://countersign.example.com"
+PUBLIC_URL: Final = OUR_URL
 AUDIENCE: Final = f"{PUBLIC_URL}/v1"
 ISSUER: Final = "https://token.actions.githubusercontent.com"
+TOOLS_ISSUER: Final = "https://tools.example.com"
 SIGNING_SECRET: Final = "8f742231b10e8888abcd99yyyzzz85a5"
 TEAM: Final = "T0ACME"
 CHANNEL: Final = "C0APPROVALS"
 BROKER: Final = Broker(
-    host="broker.example.com", postgres_port=5432, ca_pem="-----BEGIN CERTIFICATE-----\nMII\n-----END"
+    host="broker.example.com",
+    postgres_port=5432,
+    ca_pem="-----BEGIN CERTIFICATE-----\nMII\n-----END",
+    ssh_port=2222,
+    ssh_host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJd4sx/GVwBqsoZrDIqGeRwmdbxmhsLRYrK7NclAM1qB",
 )
 
 _TARGET: Final = """
@@ -96,6 +107,21 @@ issuers:
     require: {{repository_owner_id: ["9001"]}}
     teams:
       - {{team: pipeline, when: {{repository_id: "700"}}}}
+  tools:
+    kind: generic
+    url: {TOOLS_ISSUER}
+    jwks_uri: {TOOLS_ISSUER}/keys
+    audience: {PUBLIC_URL}
+    algorithms: [RS256]
+    many_tenants: false
+    subject: [sub]
+    run: [sub, instance]
+    display: [sub]
+    accountable: []
+    keep: [instance]
+    max_lifetime_s: 600
+    teams:
+      - {{team: pipeline, when: {{sub: schema-tool}}}}
 """,
     "approvers.yaml": f"""
 groups: {{dba: Databases, release: Deployments}}
@@ -111,6 +137,7 @@ people:
 @id("prod-open") @requires("approval:dba:1") @hint("ask the dba on call")
 forbid (principal, action == Action::"session:open", resource in Env::"prod")
     unless { context.met.contains("prod-open") };
+@id("pipeline-delegates") permit (principal in Team::"pipeline", action == Action::"chain:delegate", resource);
 @id("no-payroll") @hint("payroll is closed to pipelines")
 forbid (principal, action, resource == Target::"payroll");
 """,
@@ -236,12 +263,14 @@ class Events:
 class ControlPlane:
     """The app over HTTP (:attr:`http`), and its functions behind memory's Lambda."""
 
-    def __init__(self, *, waiters: int = 4, files: Mapping[str, str] = FILES) -> None:
+    def __init__(self, *, waiters: int = 4, files: Mapping[str, str] = FILES, public_url: str = PUBLIC_URL) -> None:
+        """``public_url``: where it is reached, where something serves it on a socket (``served_plane``)."""
         self.clock = FakeClock()
         self.paused_s = 0.0
         self.on_pause: Callable[[], object] = lambda: None
         self.stores = MemoryStores()
-        self.bundles = ActiveFiles(files)
+        self.public_url = public_url
+        self.bundles = ActiveFiles({name: text.replace(PUBLIC_URL, public_url) for name, text in files.items()})
         self.events = Events()
         self.workspace = Workspace()
         self.log = io.StringIO()
@@ -251,19 +280,21 @@ class ControlPlane:
             bundles=self.bundles,
             clock=self.clock,
             audit=self.events,
-            public_url=PUBLIC_URL,
-            audience=AUDIENCE,
+            public_url=public_url,
+            audience=f"{public_url}/v1",
         )
         self.signature = SlackSignature(lambda: Secret(SIGNING_SECRET), self.clock)
         self.poster: PostCards = cards_service(self.parts, self.workspace)
         self.decide = decide_service(self.parts, self.signature)
         self.mint = mint_service(self.parts)
         functions = self.stores.functions
-        functions.register("sign", sign_handler(exchange_service(self.parts, self.issuer_keys)))
+        functions.register("sign", sign_handler(sign_services(self.parts, self.issuer_keys)))
         functions.register("decide", decide_handler(self.decide))
         functions.register("mint", mint_handler(self.mint))
+        functions.register("review", review_handler(self.parts.identify(), review_service(self.parts)))
         self.plane = self._plane(functions, waiters)
-        self.http = Client(application(lambda: self.plane, self.logger), stage_name="local", project_dir=str(ROOT)).http
+        self.app = application(lambda: self.plane, self.logger)
+        self.http = held_to_contract(Client(self.app, stage_name="local", project_dir=str(ROOT)).http)
 
     def _plane(self, functions: Functions, waiters: int) -> Plane:
         clicks = Clicks(verify=self.signature, functions=functions)
@@ -290,7 +321,7 @@ class ControlPlane:
         now = int(self.clock.now().timestamp())
         claims: dict[str, Any] = {
             "iss": ISSUER,
-            "aud": PUBLIC_URL,
+            "aud": self.public_url,
             "sub": "repo:acme/orders:ref:refs/heads/main",
             "iat": now,
             "nbf": now - 5,
@@ -314,8 +345,11 @@ class ControlPlane:
 
     # -- HTTP ------------------------------------------------------------------------------------------------------
 
-    def exchange(self, token: str, **changed: str | None) -> HTTPResponse:
-        """``POST /v1/token`` with a good form, changed; None leaves a field out."""
+    def exchange(
+        self, token: str, *, key: Key | None = None, proof: str | None = None, **changed: str | None
+    ) -> HTTPResponse:
+        """``POST /v1/token`` with a good form, changed; None leaves a field out. ``key`` is proved, else ``proof`` is
+        the ``DPoP`` header as it is."""
         form: dict[str, str | None] = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": token,
@@ -323,7 +357,8 @@ class ControlPlane:
             "audience": PUBLIC_URL,
         }
         sent = urlencode({name: value for name, value in (form | changed).items() if value is not None})
-        return self.post_form("/v1/token", sent)
+        shown = key.proof(self.clock, "POST", "/v1/token") if key is not None else proof
+        return self.post_form("/v1/token", sent, **({} if shown is None else {"dpop": shown}))
 
     def post_form(self, path: str, body: str, **headers: str) -> HTTPResponse:
         given = {"content-type": "application/x-www-form-urlencoded"} | {
@@ -331,27 +366,113 @@ class ControlPlane:
         }
         return self.http.post(path, headers=given, body=body.encode())
 
-    def token(self, **changed: Any) -> str:
-        """Return an access token of a run."""
-        answer = self.exchange(self.ci_token(**changed))
+    def token(self, *, key: Key | None = None, **changed: Any) -> str:
+        """Return an access token of a run, of ``key`` where one is given."""
+        answer = self.exchange(self.ci_token(**changed), key=key)
         assert answer.status_code == 200, answer.json_body
         return str(answer.json_body["access_token"])
 
-    def ask(
-        self, token: str, target: str, *, key: str | None = None, headers: Mapping[str, str] | None = None, **body: Any
+    def redeem(
+        self, ticket: str, *, key: Key | None = None, actor_token: str | None = None, **changed: str | None
     ) -> HTTPResponse:
-        """``POST /v1/sessions``."""
-        given = {"authorization": f"Bearer {token}", "content-type": "application/json", **(headers or {})}
-        if key is not None:
-            given["idempotency-key"] = key
+        """``POST /v1/token`` with a ticket, by whoever has ``key`` and, where its issuer is named, ``actor_token``."""
+        form: dict[str, str | None] = {
+            "subject_token_type": TICKET_TYPE,
+            "actor_token": actor_token,
+            "actor_token_type": None if actor_token is None else "urn:ietf:params:oauth:token-type:jwt",
+        }
+        return self.exchange(ticket, key=key, **(form | changed))
+
+    def refresh(self, token: str, *, key: Key | None = None, **changed: str | None) -> HTTPResponse:
+        """``POST /v1/token`` with an access token of ours."""
+        return self.exchange(token, key=key, **({"subject_token_type": ACCESS_TOKEN_TYPE} | changed))
+
+    def authorized(self, token: str, method: str, path: str, key: Key | None) -> dict[str, str]:
+        """Return the headers with which ``token`` is presented: with a proof of ``key`` where it is bound to one."""
+        if key is None:
+            return {"authorization": f"Bearer {token}"}
+        return {"authorization": f"DPoP {token}", "dpop": key.proof(self.clock, method, path, token)}
+
+    def presented(self, token: str, method: str, path: str, key: Key | None = None) -> Presented:
+        """Return what a service is told of the same request."""
+        proof = key.proof(self.clock, method, path, token) if key is not None else ""
+        return Presented(token=token, scheme=DPOP if key is not None else BEARER, proof=proof, method=method, path=path)
+
+    def delegate(
+        self, token: str, redeemer: Key | Mapping[str, Any], *, by: Key | None = None, **body: Any
+    ) -> HTTPResponse:
+        """``POST /v1/delegations`` by the hop of ``token`` and its key ``by``, for a key or what names the redeemer."""
+        named = {"key": redeemer.thumbprint} if isinstance(redeemer, Key) else redeemer
+        return self.post("/v1/delegations", token, {"redeemer": named, "name": "deploy-svc"} | body, by=by)
+
+    def ticket(self, token: str, redeemer: Key | Mapping[str, Any], *, by: Key | None = None, **body: Any) -> str:
+        """Return the text of a ticket."""
+        answer = self.delegate(token, redeemer, by=by, **body)
+        assert answer.status_code == 201, answer.json_body
+        return str(answer.json_body["ticket"])
+
+    def child(self, token: str, key: Key, *, by: Key | None = None, **body: Any) -> str:
+        """Return an access token of a child that the hop of ``token`` let in, and whose key is ``key``."""
+        answer = self.redeem(self.ticket(token, key, by=by, **body), key=key)
+        assert answer.status_code == 200, answer.json_body
+        return str(answer.json_body["access_token"])
+
+    def tool_token(self, **changed: Any) -> str:
+        """Return a fresh token of ``TOOLS_ISSUER`` about a tool; None leaves a claim out."""
+        now = int(self.clock.now().timestamp())
+        claims: dict[str, Any] = {
+            "iss": TOOLS_ISSUER,
+            "aud": self.public_url,
+            "sub": "schema-tool",
+            "instance": "pod-1",
+            "iat": now,
+            "exp": now + 300,
+            "jti": secrets.token_hex(8),
+        }
+        told = {name: value for name, value in (claims | changed).items() if value is not None}
+        return jwt.encode(told, issuer_key(), algorithm="RS256", headers={"kid": "ci-1"})
+
+    def post(
+        self,
+        path: str,
+        token: str,
+        body: Mapping[str, Any],
+        *,
+        by: Key | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> HTTPResponse:
+        """``POST`` of JSON by the hop of ``token`` and its key ``by``."""
+        given = self.authorized(token, "POST", path, by) | {"content-type": "application/json", **(headers or {})}
+        return self.http.post(path, headers=given, body=json.dumps(dict(body)).encode())
+
+    def ask(
+        self,
+        token: str,
+        target: str,
+        *,
+        key: str | None = None,
+        by: Key | None = None,
+        headers: Mapping[str, str] | None = None,
+        **body: Any,
+    ) -> HTTPResponse:
+        """``POST /v1/sessions``. ``key`` is the Idempotency-Key, ``by`` the key that the token is bound to."""
+        given = {"idempotency-key": key} if key is not None else {}
         sent = {"target": target, "reason": "deploy 7"} | body
-        return self.http.post("/v1/sessions", headers=given, body=json.dumps(sent).encode())
+        return self.post("/v1/sessions", token, sent, by=by, headers={**given, **(headers or {})})
 
-    def poll(self, token: str, session_id: str, query: str = "") -> HTTPResponse:
-        return self.http.get(f"/v1/sessions/{session_id}{query}", headers={"authorization": f"Bearer {token}"})
+    def targets(self, token: str, *, by: Key | None = None) -> list[dict[str, Any]]:
+        """``GET /v1/targets``."""
+        answer = self.http.get("/v1/targets", headers=self.authorized(token, "GET", "/v1/targets", by))
+        listed: list[dict[str, Any]] = answer.json_body["targets"]
+        return listed
 
-    def close(self, token: str, session_id: str) -> HTTPResponse:
-        return self.http.delete(f"/v1/sessions/{session_id}", headers={"authorization": f"Bearer {token}"})
+    def poll(self, token: str, session_id: str, query: str = "", *, by: Key | None = None) -> HTTPResponse:
+        path = f"/v1/sessions/{session_id}"
+        return self.http.get(f"{path}{query}", headers=self.authorized(token, "GET", path, by))
+
+    def close(self, token: str, session_id: str, *, by: Key | None = None) -> HTTPResponse:
+        path = f"/v1/sessions/{session_id}"
+        return self.http.delete(path, headers=self.authorized(token, "DELETE", path, by))
 
     # -- Slack -----------------------------------------------------------------------------------------------------
 

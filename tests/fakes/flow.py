@@ -101,6 +101,8 @@ class FakeAdmission:
 class FakeCredential:
     login: str
     secret: Secret
+    kind: str = "password"
+    certificate: str = ""
 
 
 @dataclass
@@ -115,6 +117,7 @@ class FakeConnection:
     frames: list[tuple[str, Any]] = field(default_factory=list)
     failure: AccessError | None = None
     closed: str = ""
+    bound: bool = False
     listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def preview(self, op: Operation, *, in_transaction: bool = False) -> Verdict:
@@ -142,7 +145,8 @@ class FakeConnection:
         sqlstate: str = "",
         duration_ms: int = 0,
     ) -> None:
-        self.frames.append(("outcome", {"op": op_id, "status": status, "tag": tag, "rows": rows, "sqlstate": sqlstate}))
+        told = {"op": op_id, "status": status, "tag": tag, "rows": rows, "sqlstate": sqlstate}
+        self.frames.append(("outcome", told))
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None:
         self.frames.append(("rows", (tuple(columns), [json.loads(line) for line in lines])))
@@ -150,8 +154,11 @@ class FakeConnection:
     def notice(self, severity: str, sqlstate: str, text: str) -> None:
         self.frames.append(("notice", (severity, sqlstate, text)))
 
-    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8") -> None:
-        self.frames.append(("data", (direction, text)))
+    def data(self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8", *, stream: str = "") -> None:
+        self.frames.append((f"data {stream}".strip(), (direction, text)))
+
+    def terminal(self, op_id: OperationId, term: str, cols: int, rows: int) -> None:
+        self.frames.append(("terminal", (term, cols, rows)))
 
     def check_alive(self) -> None:
         if self.failure is not None:
@@ -196,12 +203,14 @@ class FakeFlow:
         self.target = target
         self.secret = Secret("a-session-secret-of-256-bits")
         self.credential = FakeCredential(login, Secret(password))
+        self.mint: Callable[[str], FakeCredential] = lambda _: self.credential
         self.session = session(target, self.secret, self.clock)
         self.connections: list[FakeConnection] = []
         self.refusal: AccessError | None = None
         self.verdicts: Callable[[Operation], Verdict] = lambda _: forward()
         self.answers: Callable[[Operation], Forward | Block] = lambda _: forward()
         self.held = threading.Event()
+        self.withdrawn: list[str] = []
         self.answered = asyncio.Event()
         self.language: Callable[[], PassLanguage] = PassLanguage
         self._pool = ThreadPoolExecutor(max_workers=4)
@@ -213,10 +222,11 @@ class FakeFlow:
             return self.session.verifier
         return stranger_verifier(login, b"pepper")
 
-    def open(self, login: str, peer: str) -> FakeConnection:
+    def open(self, login: str, peer: str, *, bound: bool = False, public_key: str = "") -> FakeConnection:
         if self.refusal is not None:
             raise self.refusal
-        connection = FakeConnection(self, FakeAdmission(self.session, self.target), self.credential)
+        credential = self.mint(public_key)
+        connection = FakeConnection(self, FakeAdmission(self.session, self.target), credential, bound=bound)
         self.connections.append(connection)
         return connection
 
@@ -242,6 +252,7 @@ class FakeFlow:
         answered = asyncio.ensure_future(self.answered.wait())
         done, _ = await asyncio.wait({leaving, answered}, return_when=asyncio.FIRST_COMPLETED)
         if leaving in done:
+            self.withdrawn.append(leaving.result())
             answered.cancel()
             return block(leaving.result(), code="approval_withdrawn")
         leaving.cancel()

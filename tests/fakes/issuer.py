@@ -1,4 +1,5 @@
-"""An issuer of tokens in memory: real keys, GitHub-shaped claims, and every liberty an attacker would take."""
+"""An issuer of tokens in memory: real keys, claims of each vendor's documented shape, and every liberty an attacker
+would take."""
 
 from __future__ import annotations
 
@@ -60,6 +61,90 @@ def claims(**changes: Any) -> dict[str, Any]:
         "run_attempt": "1",
         "actor_id": "123",
         "ref": "refs/heads/main",
+    } | changes
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def gitlab_claims(**changes: Any) -> dict[str, Any]:
+    """Return claims as GitLab documents them (docs.gitlab.com, "Token payload"), of a protected branch, for us; a
+    change to None leaves a claim out."""
+    found = {
+        "namespace_id": "72",
+        "namespace_path": "my-group",
+        "project_id": "20",
+        "project_path": "my-group/my-project",
+        "user_id": "1",
+        "user_login": "sample-user",
+        "user_email": "sample-user@example.com",
+        "user_access_level": "developer",
+        "user_identities": [{"provider": "github", "extern_uid": "2435223452345"}],
+        "pipeline_id": "574",
+        "pipeline_source": "push",
+        "job_id": "302",
+        "ref": "main",
+        "ref_type": "branch",
+        "ref_path": "refs/heads/main",
+        "ref_protected": "true",
+        "groups_direct": ["mygroup/mysubgroup", "myothergroup/myothersubgroup"],
+        "environment": "production",
+        "environment_protected": "false",
+        "deployment_tier": "production",
+        "environment_action": "start",
+        "runner_id": 1,
+        "runner_environment": "self-hosted",
+        "sha": "714a629c0b401fdce83e847fc9589983fc6f46bc",
+        "project_visibility": "private",
+        "ci_config_ref_uri": "gitlab.com/my-group/my-project//.gitlab-ci.yml@refs/heads/main",
+        "ci_config_sha": "714a629c0b401fdce83e847fc9589983fc6f46bc",
+        "jti": "235b3a54-b797-45c7-ae9a-f72d7bc6ef5b",
+        "iss": "https://gitlab.com",
+        "iat": ISSUED,
+        "nbf": ISSUED - 5,
+        "exp": ISSUED + 3600,
+        "sub": "project_path:my-group/my-project:ref_type:branch:ref:main",
+        "aud": AUDIENCE,
+    } | changes
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def kubernetes_claims(*, private: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """Return claims as Kubernetes 1.30 projects them into a pod, for us; ``private`` changes what is inside
+    ``kubernetes.io``. A change to None leaves a claim out."""
+    inside = {
+        "namespace": "deploy",
+        "node": {"name": "worker-1", "uid": "517eb86e-b863-451b-bf70-86cb61439a3a"},
+        "pod": {"name": "schema-tool-7d9f", "uid": "0d8b260e-ef0e-45fb-be8e-ff44f97722e8"},
+        "serviceaccount": {"name": "schema-tool", "uid": "e6a8680e-d103-4cce-80ea-03acbbeacf7d"},
+        "warnafter": ISSUED + 3600,
+    } | dict(private or {})
+    found = {
+        "aud": [AUDIENCE],
+        "exp": ISSUED + 3600,
+        "iat": ISSUED,
+        "iss": "https://oidc.cluster.example.com",
+        "jti": "e51f1fbc-4733-4b85-a59f-ba80c0523874",
+        "kubernetes.io": {name: value for name, value in inside.items() if value is not None},
+        "nbf": ISSUED,
+        "sub": "system:serviceaccount:deploy:schema-tool",
+    } | changes
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def person_claims(**changes: Any) -> dict[str, Any]:
+    """Return the claims of an ID token as an identity provider gives a public client for a person who logged in (OpenID
+    Connect Core section 2); a change to None leaves a claim out."""
+    found = {
+        "iss": "https://id.example.com",
+        "sub": "00u1a2b3c4",
+        "aud": "countersign-cli",
+        "azp": "countersign-cli",
+        "iat": ISSUED,
+        "auth_time": ISSUED - 30,
+        "exp": ISSUED + 3600,
+        "sid": "9f86d081884c7d65",
+        "name": "Carol Chen",
+        "email": "carol@example.com",
+        "groups": ["everyone", "security"],
     } | changes
     return {name: value for name, value in found.items() if value is not None}
 

@@ -10,6 +10,7 @@ from chalicelib.domain.activation import Activation
 from chalicelib.domain.ask import Answer, Ask, Question, Stage, Use, UseKind
 from chalicelib.domain.chain import Hop, HopKind
 from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.delegation import ByKey, Ticket
 from chalicelib.domain.identifiers import (
     AskId,
     HopId,
@@ -21,11 +22,13 @@ from chalicelib.domain.identifiers import (
     new_grant_id,
     new_hop_id,
     new_session_id,
+    new_ticket_id,
     new_txn,
 )
 from chalicelib.domain.identity import Assurance, Evidence, Identity
 from chalicelib.domain.recording import Manifest, Segment
 from chalicelib.domain.requirement import Approval
+from chalicelib.domain.scope import DEFAULT_DEPTH
 from chalicelib.domain.session import AccessRequest, ApprovalNeed, Grant, Session, SessionStatus
 from tests.fakes.clock import START
 
@@ -75,11 +78,12 @@ def origin(txn: Txn | None = None) -> Hop:
         serial="",
         issued_at=START,
         expires_at=START + timedelta(hours=1),
+        max_depth=DEFAULT_DEPTH,
     )
 
 
 def child(parent: Hop) -> Hop:
-    """Return an unsigned delegate of ``parent``."""
+    """Return an unsigned delegate of ``parent``, with all that it has."""
     return dataclasses.replace(
         parent,
         id=new_hop_id(START),
@@ -88,6 +92,7 @@ def child(parent: Hop) -> Hop:
         parent=parent.id,
         parent_sha256=parent.sha256(),
         actor=AGENT,
+        ticket=new_ticket_id(START) if parent.version >= 2 else "",
         signature="",
     )
 
@@ -95,7 +100,28 @@ def child(parent: Hop) -> Hop:
 def target_hop(parent: Hop) -> Hop:
     """Return the unsigned last hop under ``parent``."""
     hop = dataclasses.replace(child(parent), kind=HopKind.TARGET, target="orders-prod", principal="app", serial="s-1")
-    return dataclasses.replace(hop, actor=Identity(issuer="countersign:target:orders-prod", subject="app", name="app"))
+    return dataclasses.replace(
+        hop, ticket="", actor=Identity(issuer="countersign:target:orders-prod", subject="app", name="app")
+    )
+
+
+def ticket(parent: Hop | None = None) -> Ticket:
+    """Return an unsigned ticket for a key, with all that ``parent`` has."""
+    parent = parent if parent is not None else origin()
+    return Ticket(
+        id=new_ticket_id(START),
+        txn=parent.txn,
+        parent=parent.id,
+        parent_sha256=parent.sha256(),
+        redeemer=ByKey(thumbprint="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
+        name="deploy-svc",
+        scope=parent.scope,
+        max_depth=parent.max_depth,
+        hop_expires_at=parent.expires_at,
+        rules=("pipeline-delegates",),
+        issued_at=START,
+        expires_at=START + timedelta(minutes=1),
+    )
 
 
 def session(leaf: Hop | None = None) -> Session:

@@ -9,20 +9,32 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from chalicelib.domain.signature import KeyPurpose, compact, signing_input
+from chalicelib.domain.signature import KeyPurpose, check_signs_jws, checked_message, compact, signing_input
 
 
 class MemorySigner:
     """Implements ``Signer`` with a fresh P-256 key."""
 
-    def __init__(self, kid: str) -> None:
+    def __init__(self, kid: str, purpose: KeyPurpose = KeyPurpose.TOKEN) -> None:
         self.kid = kid
+        self._purpose = purpose
         self._key = ec.generate_private_key(ec.SECP256R1())
 
     def sign(self, typ: str, payload: bytes) -> str:
+        check_signs_jws(self._purpose)
         signing = signing_input(typ, self.kid, payload)
-        r, s = decode_dss_signature(self._key.sign(signing, ec.ECDSA(hashes.SHA256())))
-        return compact(signing, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+        return compact(signing, self._signature(signing))
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        return self._signature(checked_message(self._purpose, message))
+
+    @property
+    def public_jwk(self) -> Mapping[str, str]:
+        return self.jwk()
+
+    def _signature(self, message: bytes) -> bytes:
+        r, s = decode_dss_signature(self._key.sign(message, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
     def jwk(self) -> Mapping[str, str]:
         """Return the public JWK."""
@@ -34,7 +46,7 @@ class MemoryKeys:
     """Implements ``Keys``, and gives the Signer of each purpose, as the composition roots do."""
 
     def __init__(self) -> None:
-        self._signers = {purpose.value: MemorySigner(f"{purpose.value}-key-1") for purpose in KeyPurpose}
+        self._signers = {purpose.value: MemorySigner(f"{purpose.value}-key-1", purpose) for purpose in KeyPurpose}
 
     def signer(self, purpose: str) -> MemorySigner:
         return self._signers[purpose]
@@ -45,7 +57,7 @@ class MemoryKeys:
 
     def rotate(self, purpose: str) -> None:
         """Replace the key of ``purpose``: what the old one signed verifies no more."""
-        self._signers[purpose] = MemorySigner(f"{purpose}-key-2")
+        self._signers[purpose] = MemorySigner(f"{purpose}-key-2", KeyPurpose(purpose))
 
 
 def _coordinate(value: int) -> str:

@@ -49,7 +49,7 @@ POISON: dict[str, Any] = {
 @pytest.mark.parametrize("name", POISON)
 def test_a_poison_record_does_not_block_the_cards_behind_it(plane: ControlPlane, name: str) -> None:
     """Attack: one record that cannot be handled is retried by Lambda for a day, and no card is posted meanwhile."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     event = {"Records": [POISON[name], record("asks", {"id": {"S": plane.the_ask().id}})]}
     assert plane.poster(stream_records(event)) == 1
     assert len(plane.workspace.cards) == 1
@@ -71,7 +71,7 @@ def test_an_ask_that_breaks_the_renderer_does_not_block_the_next(plane: ControlP
 
 def test_a_record_delivered_twice_makes_one_card(plane: ControlPlane) -> None:
     """Streams deliver at least once, and the reconciler looks too: nobody is asked twice."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     for _ in range(3):
         plane.pump()
         plane.poster.reconcile()
@@ -80,7 +80,7 @@ def test_a_record_delivered_twice_makes_one_card(plane: ControlPlane) -> None:
 
 def test_racing_posters_make_one_card(plane: ControlPlane) -> None:
     """Stream and schedule may run in the same second."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     ask_id = plane.the_ask().id
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: plane.poster([AskPut(ask_id=ask_id)]), range(16)))
@@ -89,7 +89,7 @@ def test_racing_posters_make_one_card(plane: ControlPlane) -> None:
 
 def test_a_second_poster_while_slack_takes_its_time(plane: ControlPlane) -> None:
     """Between asking Slack and hearing of it seconds may pass, in which the schedule fires."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     again: list[int] = []
 
     def reconcile() -> None:
@@ -104,7 +104,7 @@ def test_a_second_poster_while_slack_takes_its_time(plane: ControlPlane) -> None
 
 def test_slack_was_down_and_the_card_comes_a_minute_later(plane: ControlPlane) -> None:
     """A card that failed must not be lost: a pipeline waits for somebody who was never asked."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     plane.workspace.down = True
     assert plane.pump() == 1
     plane.workspace.down = False
@@ -115,7 +115,7 @@ def test_slack_was_down_and_the_card_comes_a_minute_later(plane: ControlPlane) -
 
 def test_a_record_that_was_lost_is_reconciled(plane: ControlPlane) -> None:
     """Nobody delivered the stream's record at all."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     assert plane.poster.reconcile() == 0
     assert plane.card().is_open
 
@@ -126,7 +126,7 @@ def test_what_is_decided_expired_or_withdrawn_gets_no_late_card(plane: ControlPl
     session_id = plane.ask(token, "orders-prod").json_body["session_id"]
     plane.close(token, session_id)
     plane.poster.reconcile()
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     plane.clock.advance(900)
     plane.poster.reconcile()
     plane.pump()
@@ -136,7 +136,7 @@ def test_what_is_decided_expired_or_withdrawn_gets_no_late_card(plane: ControlPl
 @pytest.mark.parametrize(("action", "word"), [("approve", "Approved by alice"), ("deny", "Refused by alice")])
 def test_an_answer_closes_the_card(plane: ControlPlane, action: str, word: str) -> None:
     """Buttons that do nothing any more must go, and the channel must see who answered."""
-    plane.ask(plane.token(), "orders-prod")
+    plane.ask(plane.token(run_id="5002"), "orders-prod")
     card = plane.card()
     plane.click(card, "UALICE", action)
     plane.pump()

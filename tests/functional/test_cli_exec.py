@@ -34,6 +34,7 @@ def settings(api: ApiServer) -> dict[str, str]:
     return {
         "COUNTERSIGN_API": api.url,
         "COUNTERSIGN_ID_TOKEN": ID_TOKEN,
+        "XDG_STATE_HOME": api.state.name,
         "PATH": os.defpath,
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -25,7 +25,12 @@ def api() -> Iterator[ApiServer]:
 
 def run(api: ApiServer, *arguments: str, **more: str) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
-    environment = {"COUNTERSIGN_API": api.url, "COUNTERSIGN_ID_TOKEN": ID_TOKEN, **more}
+    environment = {
+        "COUNTERSIGN_API": api.url,
+        "COUNTERSIGN_ID_TOKEN": ID_TOKEN,
+        "XDG_STATE_HOME": api.state.name,
+        **more,
+    }
     code = main(arguments, environment, out=out, err=err, clock=WaitingClock())
     return code, out.getvalue(), err.getvalue()
 

@@ -18,6 +18,7 @@ from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import SessionStatus
 from chalicelib.domain.verifier import verifier_of
 from tests.fakes.control_plane import FILES, ROOT, ControlPlane
+from tests.fakes.keys import Key
 
 SHAPE = {"code", "message", "hint", "request_id"}
 
@@ -62,10 +63,10 @@ def test_a_permitted_session_is_granted_at_once(plane: ControlPlane) -> None:
 
 def test_the_grant_is_capped_by_target_and_hop(plane: ControlPlane) -> None:
     """A wish for twelve hours must not outlive what the target allows, nor what the run has left."""
-    token = plane.token()
-    plane.ask(token, "orders-dev", duration_s=43_200)
+    key = Key()
+    plane.ask(plane.token(key=key), "orders-dev", by=key, duration_s=43_200)
     plane.clock.advance(8 * 3600 - 600)
-    plane.ask(plane.token(), "orders-dev", duration_s=1800)
+    plane.ask(plane.token(key=key), "orders-dev", by=key, duration_s=1800)
     first, second = (session.grant for session in plane.stores.sessions.rows.values())
     assert first is not None
     assert second is not None
@@ -124,7 +125,7 @@ def test_racing_polls_share_one_grant_and_one_secret(plane: ControlPlane) -> Non
     session_id = plane.ask(token, "orders-prod").json_body["session_id"]
     plane.click(plane.card(), "UALICE")
     services = plane.plane.services
-    caller = services.identify(token)
+    caller = services.identify(plane.presented(token, "GET", "/v1/targets"))
     with ThreadPoolExecutor(20) as pool:
         seen = list(pool.map(lambda _: services.poll(caller, session_id), range(20)))
     assert sum(getattr(standing, "secret", None) is not None for standing in seen) == 1
@@ -157,13 +158,13 @@ def test_a_refusal_closes_the_session(plane: ControlPlane) -> None:
 
 def test_an_approval_that_comes_too_late_is_none(plane: ControlPlane) -> None:
     """A card must not be a standing offer: fifteen minutes after it nobody remembers why."""
-    token = plane.token()
-    session_id = plane.ask(token, "orders-prod").json_body["session_id"]
+    key = Key()
+    session_id = plane.ask(plane.token(key=key), "orders-prod", by=key).json_body["session_id"]
     card = plane.card()
     plane.clock.advance(901)
     plane.click(card, "UALICE")
     assert not plane.stores.answers.rows
-    refused(plane.poll(plane.token(), session_id), 403, "approval_expired")
+    refused(plane.poll(plane.token(key=key), session_id, by=key), 403, "approval_expired")
 
 
 def test_two_people_where_who_started_it_is_no_person_of_ours(plane: ControlPlane) -> None:
@@ -397,6 +398,8 @@ def test_an_unknown_and_a_forbidden_target_are_one_answer(plane: ControlPlane) -
     assert plane.snapshot() == before
 
 
+NULL = object()  # None leaves a field out
+
 BAD_BODIES: dict[str, dict[str, Any]] = {
     "no target": {"target": None},
     "no reason": {"reason": None},
@@ -415,7 +418,10 @@ BAD_BODIES: dict[str, dict[str, Any]] = {
     "duration is text": {"duration_s": "900"},
     "duration is a fraction": {"duration_s": 900.5},
     "duration is a truth": {"duration_s": True},
-    "an ssh key": {"ssh_public_key": "ssh-ed25519 AAAA"},
+    "principal is null": {"principal": NULL},
+    "an ssh key that is none": {"ssh_public_key": "ssh-ed25519 AAAA"},
+    "an ssh key that is empty": {"ssh_public_key": ""},
+    "an ssh key with a private part": {"ssh_public_key": "-----BEGIN OPENSSH PRIVATE KEY-----"},
 }
 
 
@@ -425,7 +431,7 @@ def test_a_bad_request_is_refused_and_nothing_is_written(plane: ControlPlane, na
     token = plane.token()
     before = plane.snapshot()
     body = {"target": "orders-dev", "reason": "deploy 7"} | BAD_BODIES[name]
-    sent = {field: value for field, value in body.items() if value is not None}
+    sent = {field: None if value is NULL else value for field, value in body.items() if value is not None}
     answer = _post(plane, token, json.dumps(sent).encode())
     refused(answer, 400, "bad_request")
     assert next(iter(BAD_BODIES[name])) in answer.json_body["message"]
@@ -501,7 +507,7 @@ def test_a_token_signed_by_another_of_our_keys(plane: ControlPlane) -> None:
 def test_a_revoked_caller_is_refused(plane: ControlPlane, kind: str) -> None:
     """Revocation of anything in the chain ends its tokens at once, not when they expire."""
     token = plane.token()
-    caller = plane.plane.services.identify(token)
+    caller = plane.plane.services.identify(plane.presented(token, "GET", "/v1/targets"))
     keys = {key.partition(":")[0]: key for key in caller.chain.liveness_keys() | {f"token:{caller.token_id}"}}
     plane.stores.revocations.revoke(keys[kind], by="ops", why="test", at=plane.clock.now())
     refused(plane.ask(token, "orders-dev"), 403, "grant_revoked")

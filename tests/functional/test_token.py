@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,10 +13,12 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from chalicelib.domain.chain import HopKind
+from chalicelib.domain.chain import Hop, HopKind
+from chalicelib.domain.errors import AccessError, RunBound
 from chalicelib.identity.jws import verify_hop
 from chalicelib.identity.tokens import verify_access_token
 from tests.fakes.control_plane import AUDIENCE, PUBLIC_URL, ControlPlane
+from tests.fakes.keys import Key
 
 
 def test_an_issuers_token_becomes_ours_and_the_first_hop(plane: ControlPlane) -> None:
@@ -57,15 +60,34 @@ def test_a_token_of_ours_never_outlives_the_issuers(plane: ControlPlane) -> None
     assert plane.exchange(plane.ci_token(exp=now + 40)).json_body["expires_in"] == 40
 
 
-def test_a_later_exchange_of_the_run_continues_its_chain(plane: ControlPlane) -> None:
-    """A run has one root: otherwise any process in the job could fetch the token again and leave its hop behind."""
-    first = plane.exchange(plane.ci_token()).json_body
+def test_whoever_proves_the_key_continues_the_runs_chain(plane: ControlPlane) -> None:
+    """A run has one root, and it is its key's: a later step of the same job comes back to the same hop."""
+    key = Key()
+    first = plane.exchange(plane.ci_token(), key=key).json_body
+    assert (first["token_type"], first["hop_expires_at"]) == ("DPoP", "2026-11-02T17:30:00.000Z")
     plane.clock.advance(600)
-    second = plane.exchange(plane.ci_token()).json_body
-    assert second["txn"] == first["txn"]
+    second = plane.exchange(plane.ci_token(), key=key).json_body
+    assert (second["txn"], second["hop"]) == (first["txn"], first["hop"])
     assert len(plane.stores.chains.rows) == 1
-    other = plane.exchange(plane.ci_token(run_id="5002")).json_body
+    other = plane.exchange(plane.ci_token(run_id="5002"), key=key).json_body
     assert other["txn"] != first["txn"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True), (False, False)])
+def test_a_second_root_for_the_run_by_another_process_of_the_job(
+    plane: ControlPlane, first: bool, second: bool
+) -> None:
+    """Attack: any process of the job can fetch the job's token again, and would leave its own hop behind with a root
+    of its own, or share the first one's. Without the first one's key there is neither, whoever had a key."""
+    assert plane.exchange(plane.ci_token(), key=Key() if first else None).status_code == 200
+    before = plane.snapshot()
+    answer = plane.exchange(plane.ci_token(), key=Key() if second else None)
+    assert (answer.status_code, answer.json_body["code"]) == (400, "run_bound")
+    assert plane.snapshot()["chains"] == before["chains"]
+    event = plane.events.seen[-1]
+    assert (event.name.value, event.code) == ("token.refused", "run_bound")
+    assert event.actor.endswith("#9001:700")
+    assert event.txn
 
 
 @pytest.mark.parametrize(
@@ -76,42 +98,120 @@ def test_a_later_exchange_of_the_run_continues_its_chain(plane: ControlPlane) ->
 def test_a_run_that_began_otherwise_is_not_continued(plane: ControlPlane, changed: dict[str, str]) -> None:
     """A token of the same run that says more, or other people, must not borrow the first one's chain: whoever started
     the re-run could approve it, as the hop excludes somebody else."""
-    plane.token()
+    key = Key()
+    plane.token(key=key)
     before = plane.snapshot()
-    answer = plane.exchange(plane.ci_token(**changed))
+    answer = plane.exchange(plane.ci_token(**changed), key=key)
     assert (answer.status_code, answer.json_body["code"]) == (400, "token_invalid")
     assert plane.snapshot()["chains"] == before["chains"]
 
 
 def test_a_run_gets_no_more_than_its_eight_hours(plane: ControlPlane) -> None:
     """A job that runs for days must not keep a chain alive by asking again and again."""
-    plane.token()
+    key = Key()
+    plane.token(key=key)
     plane.clock.advance(8 * 3600)
-    answer = plane.exchange(plane.ci_token())
+    answer = plane.exchange(plane.ci_token(), key=key)
     assert (answer.status_code, answer.json_body["code"]) == (400, "grant_expired")
 
 
-def test_racing_first_exchanges_make_one_root(plane: ControlPlane) -> None:
-    """Two jobs' steps that start together must not make two chains of one run."""
-    tokens = [plane.ci_token() for _ in range(12)]
-    with ThreadPoolExecutor(12) as pool:
-        answers = list(
-            pool.map(
-                lambda token: plane.stores.functions.invoke("sign", {"form": _form(token)}),
-                tokens,
-            )
-        )
-    assert len({answer["txn"] for answer in answers}) == 1
+def test_racing_first_exchanges_of_one_key_make_one_root(plane: ControlPlane) -> None:
+    """Two steps of a job that start together with the key that they share must not make two chains of one run."""
+    key = Key()
+    answers = _race(plane, [key] * 12)
+    assert all(isinstance(answer, Mapping) for answer in answers)
+    assert len({answer["hop"] for answer in answers if isinstance(answer, Mapping)}) == 1
     assert len(plane.stores.chains.rows) == 1
 
 
-def test_a_root_whose_maker_died_is_made_by_the_next(plane: ControlPlane) -> None:
-    """Between claiming the run and putting its hop a function may die: the run must not be locked out for 40 days."""
+@pytest.mark.parametrize("keyed", [True, False])
+def test_racing_first_exchanges_of_strangers_leave_one_root_and_one_token(plane: ControlPlane, keyed: bool) -> None:
+    """Whoever comes first has the run; the others have nothing of it, however close they came."""
+    answers = _race(plane, [Key() if keyed else None for _ in range(12)])
+    assert len([answer for answer in answers if isinstance(answer, Mapping)]) == 1
+    assert [type(answer) for answer in answers if not isinstance(answer, Mapping)] == [RunBound] * 11
+    assert len(plane.stores.chains.rows) == 1
+
+
+def test_a_root_whose_maker_died_is_made_by_its_own_key(plane: ControlPlane) -> None:
+    """Between claiming the run and putting its hop a function may die: the run must not be locked out for 40 days, and
+    its claim is nobody else's meanwhile."""
+    key = Key()
+    plane.stores.fail("chains")
+    assert plane.exchange(plane.ci_token(), key=key).status_code == 503
+    plane.stores.heal("chains")
+    for other in (Key(), None):
+        assert plane.exchange(plane.ci_token(), key=other).json_body["code"] == "run_bound"
+    assert not plane.stores.chains.rows
+    assert plane.exchange(plane.ci_token(), key=key).status_code == 200
+    assert len(plane.stores.chains.rows) == 1
+
+
+def test_a_root_without_a_key_whose_maker_died_is_made_once_by_another_without(plane: ControlPlane) -> None:
+    """Nothing tells the retry from a stranger there, so the first who makes the hop has it, and a key never."""
     plane.stores.fail("chains")
     assert plane.exchange(plane.ci_token()).status_code == 503
     plane.stores.heal("chains")
+    assert plane.exchange(plane.ci_token(), key=Key()).json_body["code"] == "run_bound"
+    assert plane.exchange(plane.ci_token()).status_code == 200
+    assert plane.exchange(plane.ci_token()).json_body["code"] == "run_bound"
+    assert len(plane.stores.chains.rows) == 1
+
+
+def test_a_put_whose_answer_was_lost_is_known_again(plane: ControlPlane) -> None:
+    """The store took the hop and its client, which heard nothing, put it again: the run must not lose its root."""
+    put = plane.stores.chains.put
+
+    def twice(hop: Hop) -> None:
+        put(hop)
+        put(hop)
+
+    plane.stores.chains.put = twice  # type: ignore[method-assign]
     assert plane.exchange(plane.ci_token()).status_code == 200
     assert len(plane.stores.chains.rows) == 1
+
+
+def test_a_forged_claim_of_the_run_gives_nobody_its_hop(plane: ControlPlane) -> None:
+    """Attack: who can write the table names their own key in the run's claim. What the hop says is signed."""
+    key, thief = Key(), Key()
+    plane.token(key=key)
+    (row,) = [name for name in plane.stores.once.rows if name.startswith("run#")]
+    text, until = plane.stores.once.rows[row]
+    plane.stores.once.rows[row] = (text.replace(key.thumbprint, thief.thumbprint), until)
+    assert plane.exchange(plane.ci_token(), key=thief).json_body["code"] == "run_bound"
+
+
+def test_a_token_for_less_opens_less(plane: ControlPlane) -> None:
+    """RFC 8693 section 2.1: a step that needs one target asks for one, and a thief of its token has one."""
+    answer = plane.exchange(plane.ci_token(), scope="orders-dev/app").json_body
+    assert answer["scope"] == "orders-dev/app"
+    assert plane.ask(answer["access_token"], "orders-dev").status_code == 201
+    assert plane.ask(answer["access_token"], "orders-prod").json_body["code"] == "policy_denied"
+    assert [target["name"] for target in plane.targets(answer["access_token"])] == ["orders-dev"]
+
+
+def test_an_unknown_a_forbidden_and_an_unscoped_target_are_one_answer(plane: ControlPlane) -> None:
+    """Attack: a narrow token is used to learn which targets there are beyond it."""
+    token = plane.exchange(plane.ci_token(), scope="orders-dev").json_body["access_token"]
+    told = [plane.ask(token, name).json_body for name in ("orders-prod", "payroll", "no-such-target")]
+    assert len({json.dumps(body | {"request_id": ""}, sort_keys=True) for body in told}) == 1
+
+
+def test_a_bad_proof_is_refused_and_the_token_stays_good(plane: ControlPlane) -> None:
+    """A client that gets its clock or address wrong must be able to try again with the token that it has."""
+    token, key = plane.ci_token(), Key()
+    late = key.proof(plane.clock, "POST", "/v1/token", iat=int(plane.clock.now().timestamp()) - 61)
+    for proof in ("x.y.z", late, key.proof(plane.clock, "POST", "/v1/sessions")):
+        answer = plane.exchange(token, proof=proof)
+        assert (answer.status_code, answer.json_body["error"]) == (400, "invalid_dpop_proof")
+    assert not any(plane.snapshot().values())
+    assert plane.exchange(token, key=Key()).status_code == 200
+
+
+def test_a_proof_is_not_written_down_for_a_strangers_token(plane: ControlPlane) -> None:
+    """Attack: proofs of made-up keys cost nothing, and each would be a row."""
+    assert plane.exchange("x" * 40, key=Key()).json_body["code"] == "token_invalid"
+    assert not any(plane.snapshot().values())
 
 
 def test_a_replayed_issuers_token(plane: ControlPlane) -> None:
@@ -178,14 +278,14 @@ def test_a_bad_token_is_refused_and_nothing_is_written(plane: ControlPlane, name
     assert not any(plane.snapshot().values())
 
 
-BAD_FORMS: dict[str, tuple[dict[str, str | None], int, str, str]] = {
+BAD_FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "no grant_type": ({"grant_type": None}, 400, "invalid_request", "bad_request"),
     "another grant_type": ({"grant_type": "password"}, 400, "unsupported_grant_type", "unsupported_grant_type"),
     "no subject_token": ({"subject_token": None}, 400, "invalid_request", "bad_request"),
     "empty subject_token": ({"subject_token": ""}, 400, "invalid_request", "bad_request"),
     "no subject_token_type": ({"subject_token_type": None}, 400, "invalid_request", "bad_request"),
     "another subject_token_type": (
-        {"subject_token_type": "urn:ietf:params:oauth:token-type:access_token"},
+        {"subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token"},
         400,
         "invalid_request",
         "bad_request",
@@ -199,7 +299,13 @@ BAD_FORMS: dict[str, tuple[dict[str, str | None], int, str, str]] = {
     ),
     "another audience": ({"audience": "https://elsewhere.example.com"}, 400, "invalid_target", "invalid_target"),
     "another resource": ({"resource": "https://elsewhere.example.com"}, 400, "invalid_target", "invalid_target"),
-    "a wider scope": ({"scope": "admin"}, 400, "invalid_scope", "invalid_scope"),
+    "a scope that is none": ({"scope": "orders-dev  payroll"}, 400, "invalid_request", "bad_request"),
+    "a scope of fewer actions, which no token enforces": (
+        {"scope": "orders-dev#sql:read"},
+        400,
+        "invalid_scope",
+        "invalid_scope",
+    ),
     "a client secret": ({"client_secret": "x"}, 401, "invalid_client", "unauthenticated"),
     "an unknown field": ({"colour": "red"}, 400, "invalid_request", "bad_request"),
 }
@@ -249,6 +355,28 @@ def test_a_revoked_identity_gets_no_token(plane: ControlPlane) -> None:
     assert (answer.status_code, answer.json_body["error"]) == (400, "access_denied")
     assert answer.json_body["code"] == "grant_revoked"
     assert not plane.stores.chains.rows
+
+
+def _race(plane: ControlPlane, keys: Sequence[Key | None]) -> Sequence[Mapping[str, Any] | AccessError]:
+    """Exchange a token of one run for each key at once; return each answer or refusal."""
+    asked = [
+        {
+            "form": _form(plane.ci_token()),
+            "proof": key.proof(plane.clock, "POST", "/v1/token") if key is not None else "",
+        }
+        for key in keys
+    ]
+    start = threading.Barrier(len(asked))
+
+    def one(payload: Mapping[str, Any]) -> Mapping[str, Any] | AccessError:
+        start.wait(timeout=30)
+        try:
+            return plane.stores.functions.invoke("sign", payload)
+        except AccessError as error:
+            return error
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(one, asked))
 
 
 def _form(token: str) -> dict[str, Any]:

@@ -75,6 +75,8 @@ PLANTED = {
         "chalicelib/services/mint.py",
         "import slack_bolt",
     ),
+    "one door per library: paramiko in engines/ssh": ("broker/listeners/tcp.py", "import paramiko"),
+    "engines do not know each other": ("broker/engines/ssh/keys.py", "import broker.engines.postgres.refusals"),
 }
 
 
@@ -149,6 +151,12 @@ def test_what_the_lambdas_root_may_not_import_fails(tree: Path) -> None:
         ("docs/adr/0099-planted.md", "# 0099\n", "no section"),
         ("CONTRIBUTING.md", "\n`make believe`\n", "believe"),
         ("infra/policies/intruder.json", json.dumps(INTRUDER), "decide, intruder may write answers"),
+        ("docs/openapi.json", " ", "docs/openapi.json is not what the endpoints declare"),
+        (
+            "chalicelib/api/public.py",
+            "\nobject.__setattr__(HEALTH, 'summary', 'x')\n",
+            "not what the endpoints declare",
+        ),
     ],
 )
 def test_documentation_that_lies_fails(tree: Path, page: str, text: str, told: str) -> None:

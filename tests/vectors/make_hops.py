@@ -11,13 +11,14 @@ import json
 import sys
 from datetime import timedelta
 
-from chalicelib.domain.chain import Hop
+from chalicelib.domain.chain import HOP_VERSION, Hop
 from chalicelib.domain.identifiers import HopId, Txn
 from tests.fakes import samples
 
 
-def vectors() -> dict[str, Hop]:
-    """Return a chain of three hops with fixed ids: nothing random, a name beyond ASCII, microseconds to cut off."""
+def vectors(version: int = HOP_VERSION) -> dict[str, Hop]:
+    """Return a chain of three hops of one version with fixed ids: nothing random, a name beyond ASCII, microseconds to
+    cut off."""
     txn = Txn("01k9vq3v5000000000000000aa")
     root = samples.origin(txn)
     root = dataclasses.replace(
@@ -26,8 +27,15 @@ def vectors() -> dict[str, Hop]:
         actor=dataclasses.replace(root.actor, name="açme/orders \u2028 deploy"),
         issued_at=root.issued_at + timedelta(microseconds=123_987),
         key_thumbprint="NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+        version=version,
+        max_depth=root.max_depth if version >= 2 else 0,
     )
-    delegate = dataclasses.replace(samples.child(root), id=HopId("hop_01k9vq3v5000000000000000ac"), scope=())
+    delegate = dataclasses.replace(
+        samples.child(root),
+        id=HopId("hop_01k9vq3v5000000000000000ac"),
+        scope=("orders-prod/app#sql:read",) if version >= 2 else (),
+        ticket="tkt_01k9vq3v5000000000000000ae" if version >= 2 else "",
+    )
     target = dataclasses.replace(samples.target_hop(delegate), id=HopId("hop_01k9vq3v5000000000000000ad"))
     return {"origin": root, "delegate": delegate, "target": target}
 
@@ -35,6 +43,10 @@ def vectors() -> dict[str, Hop]:
 if __name__ == "__main__":
     told = {
         "command": "python -m tests.vectors.make_hops > tests/vectors/hops.json",
-        "hops": [{"kind": kind, "hashed": hop.hashed(), "sha256": hop.sha256()} for kind, hop in vectors().items()],
+        "hops": [
+            {"kind": kind, "hashed": hop.hashed(), "sha256": hop.sha256()}
+            for version in (1, HOP_VERSION)
+            for kind, hop in vectors(version).items()
+        ],
     }
     sys.stdout.write(json.dumps(told, indent=1, ensure_ascii=True) + "\n")

@@ -16,6 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from broker.engines.accepted import Accepted, ServerTls, connected
 from broker.engines.channel import Channel, ChannelClosed, ReceiveBuffer
 from broker.engines.flow import Connection, Door, Driver
+from broker.engines.opening import Opening
 from broker.engines.postgres import refusals, upstream
 from broker.engines.postgres.cancels import Cancels
 from broker.engines.postgres.frontend import Frontend
@@ -27,11 +28,10 @@ from broker.wire.postgres import fields, messages, startup
 from broker.wire.postgres.scram import ProofRefused
 from broker.wire.violation import RemoteViolation
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.errors import AccessError, Denied, StoreUnavailable
+from chalicelib.domain.errors import AccessError, Denied
 
 C = TypeVar("C", bound=Connection)
 C_contra = TypeVar("C_contra", bound=Connection, contravariant=True)
-OPEN_S: Final = 30.0  # admit, open (a PUT to the bucket) and mint: past this something hangs, and the client has gone
 TICK_S: Final = 1.0  # revocation ends live sessions in seconds; liveness itself is read once a second
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class PostgresEngine(Generic[C]):
         self._buffer = ReceiveBuffer()
         self._cancels = Cancels()
         self._tasks = Tasks()
+        self._opening = Opening(door=door, driver=driver, tasks=self._tasks)
         self._relays: set[Relay[C]] = set()
         self._draining = False
 
@@ -136,7 +137,7 @@ class PostgresEngine(Generic[C]):
         connection: C | None = None
         exit_reason = "internal"
         try:
-            connection = await self._open(asked.user, peer)
+            connection = await self._opening.open(asked.user, peer)
             exit_reason = await self._relayed(channel, connection, asked)
         except AccessError as error:
             _log.info("refused", extra={"code": error.code, "session": asked.user, "peer": peer, "why": error.detail})
@@ -153,30 +154,8 @@ class PostgresEngine(Generic[C]):
             channel.write(refusals.internal())
         finally:
             if connection is not None:
-                await self._sealed(connection, exit_reason)
+                await self._opening.seal(connection, exit_reason)
         return exit_reason
-
-    async def _open(self, login: str, peer: str) -> C:
-        """Admit and open, in the pool. What was opened for a caller that is gone by then is closed."""
-        opening = self._tasks.start("postgres-open", _awaited(self._driver, self._door, login, peer))
-        try:
-            async with asyncio.timeout(OPEN_S):
-                return await asyncio.shield(opening)
-        except TimeoutError:
-            self._tasks.start("postgres-unopen", self._unopened(opening))
-            raise StoreUnavailable("the session could not be opened in time") from None
-        except asyncio.CancelledError:
-            self._tasks.start("postgres-unopen", self._unopened(opening))
-            raise
-
-    async def _unopened(self, opening: asyncio.Task[C]) -> None:
-        with contextlib.suppress(AccessError):
-            await self._sealed(await opening, "client_lost")
-
-    async def _sealed(self, connection: C, exit_reason: str) -> None:
-        """Close the connection whatever happens to this task: an unsealed record is an open question for auditors."""
-        closing = self._tasks.start("postgres-close", _closed(self._driver, connection, exit_reason))
-        await asyncio.shield(closing)
 
     async def _relayed(self, channel: Channel, connection: C, asked: startup.StartupWanted) -> str:
         target = connection.admission.target
@@ -261,11 +240,3 @@ def _welcome(dialled: Upstream, process: int, secret: bytes) -> bytes:
             messages.encode_ready(b"I"),
         )
     )
-
-
-async def _awaited(driver: Driver[C], door: Door[C], login: str, peer: str) -> C:
-    return await driver.run(door.open, login, peer)
-
-
-async def _closed(driver: Driver[C], connection: C, exit_reason: str) -> None:
-    await driver.run(connection.close, exit_reason)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.admission import Admission
-from chalicelib.domain.chain import HopKind
+from chalicelib.domain.audit import AuditName
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import (
     AccessError,
@@ -25,6 +25,7 @@ from chalicelib.domain.errors import (
     StoreUnavailable,
 )
 from chalicelib.domain.identifiers import ConnectionId, new_hop_id
+from chalicelib.domain.identity import Assurance
 from chalicelib.domain.policy import NeedsApproval
 from chalicelib.domain.session import SessionStatus
 from chalicelib.domain.verifier import stranger_verifier
@@ -174,21 +175,18 @@ def test_a_session_of_another_actor_than_its_chains_leaf_is_refused() -> None:
 
 def test_a_chain_whose_scope_leaves_the_target_out_is_refused() -> None:
     """A child's hop narrows what it may reach, whatever session its row was given."""
-    world = World()
-    parent = world.chain.leaf
-    child = world.put_hop(
-        replace(
-            parent,
-            id=new_hop_id(world.clock.now()),
-            depth=1,
-            kind=HopKind.DELEGATE,
-            parent=parent.id,
-            parent_sha256=parent.sha256(),
-            scope=("other",),
-        )
-    )
-    world.change_session(leaf_hop=child.id)
-    _refused(world, PolicyDenied)
+    for scope in ("other", "orders-prod/reader", "orders-prod/reader#sql:read"):
+        world = World()
+        world.delegate(scope)
+        _refused(world, PolicyDenied)
+
+
+def test_a_child_is_admitted_to_what_its_scope_names() -> None:
+    """The refusal above is for the target and login; a scope that limits actions opens, and limits each operation."""
+    for scope in ("*", "orders-prod", "orders-prod/app_rw", "*/app_rw#sql:read", "orders-prod#sql:read"):
+        world = World()
+        child = world.delegate(scope)
+        assert world.admit().chain.leaf == child
 
 
 @pytest.mark.parametrize("key", ["session:{s}", "txn:{t}", "target:orders-prod", "token:tok-1", "grant:{g}", "hop:{h}"])
@@ -210,10 +208,30 @@ def test_a_rule_that_forbids_by_now_refuses_a_granted_session() -> None:
 
 
 def test_a_rule_that_wants_a_bound_session_refuses_a_bearer() -> None:
-    """A secret alone must not open what a rule wants a key for."""
+    """Any process of the job reads PGPASSWORD: the secret alone must not open what a rule wants a key for."""
     world = World()
     world.policy.outcomes["session:open"] = replace(PERMITTED, bound=True)
     _refused(world, PolicyDenied)
+    event = world.audit.events[-1]
+    assert (event.name, event.code, event.peer) == (AuditName.CONNECTION_REFUSED, "policy_denied", PEER)
+
+
+def test_a_rule_that_wants_a_bound_session_lets_its_key_in() -> None:
+    """The same session, entered with a certificate on a key of the actor's own."""
+    world = World()
+    world.policy.outcomes["session:open"] = replace(PERMITTED, bound=True)
+    assert world.admit(bound=True).bound
+
+
+@pytest.mark.parametrize("proved", list(Assurance))
+def test_a_secret_is_bearer_and_a_key_is_as_sure_as_its_actor(proved: Assurance) -> None:
+    """What runs on a borrowed secret is recorded as bearer, however well its owner was proved; and a key that a parent
+    vouched for makes nobody attested."""
+    world = World()
+    world.delegate("*", evidence=replace(world.chain.leaf.evidence, assurance=proved))
+    secret, key = world.admit(), world.admit(bound=True)
+    assert (secret.assurance, secret.bound) == (Assurance.BEARER, False)
+    assert (key.assurance, key.bound) == (proved, True)
 
 
 def test_a_target_that_left_the_registry_is_refused() -> None:

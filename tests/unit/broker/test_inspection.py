@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from broker.evidence import NO_APPROVALS, Approvals
 from broker.inspection import MAX_KEPT, Inspection, Inspector, Subject
 from chalicelib.domain.identifiers import PersonId
@@ -109,7 +111,9 @@ def test_policy_is_asked_with_the_registry_of_now() -> None:
     one = inspection(world)
     world.activate(targets={"orders-prod": replace(world.bundle.targets["orders-prod"], tags=(("pci", "yes"),))})
     one.judge([act()], world.clock.now())
-    assert world.policy.asked[-1].target.tags == (("pci", "yes"),)
+    asked = world.policy.asked[-1].target
+    assert asked is not None
+    assert asked.tags == (("pci", "yes"),)
 
 
 def test_a_target_or_login_that_left_the_registry_is_refused() -> None:
@@ -157,6 +161,64 @@ def test_a_key_bound_subject_may_do_what_a_rule_wants_a_key_for() -> None:
     world.policy.outcomes["sql:read"] = replace(PERMITTED, bound=True)
     assert isinstance(inspection(world, key_bound=True).judge([act()], world.clock.now()).outcome, Allow)
     assert isinstance(inspection(world).judge([act()], world.clock.now()).outcome, Deny)
+
+
+def test_a_child_writes_although_only_reading_was_delegated() -> None:
+    """P9, by action: policy permits writing to the parent's team, and the child was handed down less. Policy is not
+    even asked, so that neither an approval nor a rule's mistake makes it more."""
+    world = World()
+    world.policy.outcomes["sql:write"] = PERMITTED
+    world.delegate("orders-prod#sql:read")
+    one = inspection(world)
+    refused = one.judge([act("sql:write")], world.clock.now()).outcome
+    assert isinstance(refused, Deny)
+    assert "delegated" in refused.public
+    assert isinstance(one.judge([act("sql:read")], world.clock.now()).outcome, Allow)
+    assert isinstance(one.judge([act("sql:read"), act("sql:write")], world.clock.now()).outcome, Deny)
+    assert [question.action for question in world.policy.asked] == ["sql:read"]
+
+
+def test_an_approval_does_not_widen_what_was_delegated() -> None:
+    """Evaluated again after people said yes: what was not handed down is still refused."""
+    world = World()
+    world.delegate("orders-prod#sql:read")
+    ask = world.ask_for_session((DBA,))
+    given = Approvals(rules=frozenset({"prod-delete"}), answers=(world.answer(ask, "dora"),))
+    bundle = world.configuration.current()
+    judged = inspection(world).judge_again(bundle, [act("sql:write")], given, world.clock.now())
+    assert isinstance(judged.outcome, Deny)
+
+
+@pytest.mark.parametrize(
+    ("scope", "action", "allowed"),
+    [
+        ("orders-prod#sql", "sql:read", True),
+        ("orders-prod#sql", "ssh:exec", False),
+        ("orders-prod/app_rw#sql:read", "sql:read", True),
+        ("orders-prod/other#sql:read", "sql:read", False),
+        ("other#sql:read", "sql:read", False),
+        ("*", "ssh:shell", True),
+        ("orders-prod#ssh:exec", "ssh:shell", False),
+        ("orders-prod#ssh:exec", "ssh:opaque", False),
+    ],
+)
+def test_the_scope_of_every_hop_is_asked_for_every_act(scope: str, action: str, allowed: bool) -> None:
+    """Target, login and action of the scope, each of them: a shell is not one of the commands that were delegated."""
+    world = World()
+    world.policy.outcomes[action] = PERMITTED
+    world.delegate(scope)
+    assert isinstance(inspection(world).judge([act(action)], world.clock.now()).outcome, Allow) is allowed
+
+
+@pytest.mark.parametrize(
+    ("action", "durable"),
+    [("ssh:exec", False), ("ssh:shell", True), ("ssh:opaque", True), ("sql:opaque", True), ("sql:read", False)],
+)
+def test_a_shell_and_what_cannot_be_read_are_durable_before_they_run(action: str, durable: bool) -> None:
+    """What a shell will do is in no record but what comes of it: that record must be there."""
+    world = World()
+    world.policy.outcomes[action] = PERMITTED
+    assert inspection(world).judge([act(action)], world.clock.now()).durable is durable
 
 
 def test_rules_of_every_act_are_in_the_ruling() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -12,21 +14,26 @@ from chalicelib.domain.secret import Secret
 from countersign.address import parse_address
 from countersign.api import DEADLINE_S, MAX_BODY, RETRY_BUDGET_S, HttpClient
 from countersign.failures import Exit, Failure
+from countersign.proofs import BoundToken, OwnKey
 from tests.fakes.api_server import ACCESS_TOKEN, ApiServer
 from tests.fakes.waiting_clock import WaitingClock
 
 TARGETS = "GET /v1/targets"
+KEY = OwnKey.new()
 
 
 @pytest.fixture
 def api() -> Iterator[ApiServer]:
     with ApiServer() as server:
+        server.bind(ACCESS_TOKEN, KEY.thumbprint)
         yield server
 
 
 def get(url: str, clock: WaitingClock | None = None, *, repeatable: bool = True) -> object:
-    client = HttpClient(parse_address(url, "x"), clock or WaitingClock())
-    return client.call("GET", f"{url}/v1/targets", bearer=Secret(ACCESS_TOKEN), repeatable=repeatable).body
+    clock = clock or WaitingClock()
+    client = HttpClient(parse_address(url, "x"), clock)
+    presented = BoundToken(Secret(ACCESS_TOKEN), KEY, clock)
+    return client.call("GET", f"{url}/v1/targets", presented=presented, repeatable=repeatable).body
 
 
 def failure_of(url: str, clock: WaitingClock | None = None, *, repeatable: bool = True) -> Failure:
@@ -37,7 +44,7 @@ def failure_of(url: str, clock: WaitingClock | None = None, *, repeatable: bool 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect(api: ApiServer, status: int) -> None:
-    """Attack: a redirect takes the bearer token to another host; none is followed, not even to the same one."""
+    """Attack: a redirect takes the token to another host; none is followed, not even to the same one."""
     with ApiServer() as elsewhere:
         api.answer(TARGETS, status=status, headers={"Location": f"{elsewhere.url}/v1/targets"})
         failure = failure_of(api.url)
@@ -185,3 +192,24 @@ def test_a_proxy_of_the_environment_is_not_used_for_loopback(api: ApiServer, mon
         monkeypatch.setenv("http_proxy", proxy.url)
         assert get(api.url) == {"targets": []}
         assert proxy.seen == []
+
+
+def test_each_sending_has_its_own_proof(api: ApiServer) -> None:
+    """A proof counts once: a retry that repeated it would be taken for somebody who replays what they saw."""
+    api.answer(TARGETS, status=503)
+    api.answer(TARGETS, status=429)
+    get(api.url)
+    proofs = [seen.headers["DPoP"] for seen in api.calls(TARGETS)]
+    assert len(set(proofs)) == len(proofs) == 3
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(90, "ahead of"), (-90, "behind"), (5, "")])
+def test_a_clock_that_is_off_is_named(api: ApiServer, seconds: int, word: str) -> None:
+    """A proof is refused for its time where this machine's clock is wrong: the service's Date tells, and the user must
+    hear which clock to set."""
+    clock = WaitingClock()
+    there = format_datetime(clock.now() - timedelta(seconds=seconds), usegmt=True)
+    refused = {"code": "invalid_dpop_proof", "message": "m", "hint": "the service's own"}
+    api.answer(TARGETS, status=401, body=refused, headers={"Date": there})
+    hint = failure_of(api.url, clock).hint
+    assert (word in hint) if word else (hint == "the service's own")

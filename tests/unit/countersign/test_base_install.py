@@ -1,21 +1,25 @@
-"""The base install is what a pipeline needs: the standard library, and little of it."""
+"""The base install is what a pipeline needs: the standard library, and `cryptography` for the caller's key."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-# Blocks every import that is neither the standard library's nor ours, as an install without extras would.
+# Blocks every import that is neither the standard library's, ours, nor of the packages named first, as an install
+# without extras would. cryptography's own dependency is cffi, which is pycparser's.
 _BARE = """
 import sys
+allowed = {*sys.stdlib_module_names, 'countersign', 'chalicelib', *filter(None, sys.argv.pop(1).split(','))}
 class Bare:
     def find_spec(self, name, path=None, target=None):
         head = name.partition('.')[0]
-        if head not in sys.stdlib_module_names and head not in ('countersign', 'chalicelib'):
+        if head not in allowed:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Bare())
 from countersign.__main__ import main
@@ -24,21 +28,68 @@ sys.exit(main(sys.argv[1:]))
 ROOT = Path(__file__).parents[3]
 
 
-def bare(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", _BARE, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root, env={}, check=False)
+CRYPTOGRAPHY = ("cryptography", "cffi", "_cffi_backend", "pycparser")
 
 
-def test_what_a_pipeline_runs_imports_no_third_party_module() -> None:
-    """A pipeline's image has Python and nothing else of ours: it must reach the point where the address is missing."""
-    ended = bare("exec", "orders-prod", "--", "/bin/true")
+def bare(
+    *arguments: str, root: Path = ROOT, packages: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _BARE, ",".join(packages), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root, env=env or {}, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("exec", "orders-prod", "--", "/bin/true"),
+        ("agent", "--name", "a", "--", "/bin/true"),
+        ("delegate", "--name", "a", "--key", "x" * 43),
+        ("key",),
+        ("revoke", "01j9z3k4m5n6p7q8r9s0t1v2w4", "--why", "x"),
+        ("login",),
+        ("chain", "show", "01j9z3k4m5n6p7q8r9s0t1v2w4"),
+        ("chain", "verify", "01j9z3k4m5n6p7q8r9s0t1v2w4"),
+    ],
+)
+def test_what_a_pipeline_runs_imports_no_third_party_module(arguments: tuple[str, ...]) -> None:
+    """A pipeline's image has Python and little else: without even the one dependency a command must start, and reach
+    the point where the address is missing."""
+    ended = bare(*arguments)
     assert (ended.returncode, "COUNTERSIGN_API" in ended.stderr) == (64, True), ended.stderr
+
+
+def test_the_one_dependency_is_for_the_key(tmp_path: Path) -> None:
+    """With `cryptography` and nothing else a key is made, and a token asked for."""
+    service = {"COUNTERSIGN_API": "http://127.0.0.1:1", "COUNTERSIGN_IDENTITY": f"{tmp_path}/identity.json"}
+    made = bare("key", packages=CRYPTOGRAPHY, env=service)
+    assert (made.returncode, len(made.stdout.strip())) == (0, 43), made.stderr
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
+    asked = bare("targets", packages=CRYPTOGRAPHY, env=service | {"COUNTERSIGN_ID_TOKEN": token})
+    assert (asked.returncode, "cannot be reached" in asked.stderr) == (69, True), asked.stderr
+
+
+def test_the_base_install_declares_that_one_dependency() -> None:
+    """What the pipeline's `pip install countersign` brings is a promise of the documentation."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert [requirement.partition(">")[0] for requirement in declared] == ["cryptography"]
+
+
+def test_help_needs_no_dependency_and_names_every_command() -> None:
+    """The first thing that a new user types; no module is imported for it that is not needed."""
+    code = "import sys; from countersign.__main__ import main; main(['--help']); print('cryptography' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ended.stdout.rstrip().endswith("False")
+    for command in ("exec", "agent", "delegate", "key", "revoke", "login", "chain", "review"):
+        assert f"\n    {command} " in ended.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [
         (("review", "--txn", "01j9z3k4m5n6p7q8r9s0t1v2w4"), "audit"),
+        (("verify", "ses_01j9z3k4m5n6p7q8r9s0t1v2w4"), "audit"),
+        (("evidence", "ses_01j9z3k4m5n6p7q8r9s0t1v2w4", "/nowhere"), "audit"),
+        (("replay", "ses_01j9z3k4m5n6p7q8r9s0t1v2w4"), "audit"),
         (("config", "check", "."), "audit"),
         (("dev",), "dev"),
     ],

@@ -12,14 +12,18 @@ from chalicelib.domain.identity import Identity
 from chalicelib.domain.recording import Gap
 from chalicelib.services.reviewed import (
     AccessReview,
+    Finding,
+    FindingKind,
     ReviewedApproval,
     ReviewedHop,
     ReviewedOperation,
     ReviewedRecording,
+    ReviewedRevocation,
     ReviewedSession,
+    review_json,
 )
 from countersign.printable import width
-from countersign.review_screen import MOST_OPERATIONS, as_json, screen
+from countersign.review_screen import MOST_OPERATIONS, screen
 
 START = datetime(2026, 11, 2, 9, 30, tzinfo=UTC)
 SESSION_ID = "ses_01j9z3k4m5n6p7q8r9s0t1v2w3"
@@ -72,6 +76,7 @@ DELETE = replace(
 )
 RECORDING = ReviewedRecording(
     connection_id=CONNECTION,
+    target_hop="hop_9",
     peer="127.0.0.1",
     opened_at=START,
     sealed_at=START + timedelta(minutes=3),
@@ -84,6 +89,7 @@ RECORDING = ReviewedRecording(
 )
 SESSION = ReviewedSession(
     id=SESSION_ID,
+    leaf_hop="hop_1",
     target="orders-prod",
     principal="orders_app",
     reason="migration 42",
@@ -97,6 +103,56 @@ SESSION = ReviewedSession(
     approvals=(APPROVAL,),
     operations=(SELECT, DROP, DELETE),
     recordings=(RECORDING,),
+    revoked=None,
+)
+ROOT = ReviewedHop(
+    id="hop_1",
+    parent="",
+    depth=0,
+    max_depth=3,
+    kind="origin",
+    identity=RUNNER,
+    scope=("*",),
+    teams=("pipeline",),
+    key_thumbprint="",
+    ticket="",
+    revoked=None,
+    sessions=(SESSION_ID,),
+    assurance="attested",
+    attributes=(),
+    target="",
+    principal="",
+    issued_at=START,
+    expires_at=START + timedelta(hours=1),
+    verified=True,
+)
+TARGET = replace(
+    ROOT,
+    id="hop_9",
+    parent="hop_1",
+    depth=1,
+    kind="target",
+    identity=Identity(issuer="target:orders-prod", subject="orders_app", name="orders_app@orders-prod"),
+    scope=(),
+    sessions=(),
+    target="orders-prod",
+    principal="orders_app",
+)
+REVOCATION = ReviewedRevocation(key="hop:hop_2", by="carol", why="image replaced", at=START + timedelta(minutes=5))
+DEPLOY = replace(
+    ROOT,
+    id="hop_2",
+    parent="hop_1",
+    depth=1,
+    kind="delegate",
+    identity=replace(RUNNER, name="deploy-svc"),
+    scope=("db-prod",),
+    ticket="tkt_1",
+    assurance="vouched",
+    sessions=(),
+)
+TOOL = replace(
+    DEPLOY, id="hop_3", parent="hop_2", depth=2, identity=replace(RUNNER, name="schema-tool"), assurance="attested"
 )
 REVIEW = AccessReview(
     txn="01j9z3k4m5n6p7q8r9s0t1v2w4",
@@ -104,21 +160,7 @@ REVIEW = AccessReview(
     initiator_assurance="attested",
     initiator_attributes=(("ref", "refs/heads/main"),),
     accountable=(("gh:actor_id:1001", "Dave Dunn"),),
-    hops=(
-        ReviewedHop(
-            id="hop_1",
-            depth=0,
-            kind="origin",
-            identity=RUNNER,
-            assurance="attested",
-            attributes=(),
-            target="",
-            principal="",
-            issued_at=START,
-            expires_at=START + timedelta(hours=1),
-            verified=True,
-        ),
-    ),
+    hops=(ROOT, TARGET),
     sessions=(SESSION,),
     findings=(),
     reviewed_at=START + timedelta(days=1),
@@ -145,17 +187,83 @@ def line_with(text: str, part: str) -> str:
 def test_the_three_questions() -> None:
     """Who initiated it; who did what; was each step approved and recorded: each has its place and its words."""
     text = shown(REVIEW)
-    order = ["VERIFIED", "WHO INITIATED IT", "THROUGH WHOM", "WHAT WAS DONE", "WHERE IT IS RECORDED"]
+    order = ["VERIFIED", "WHO INITIATED IT", "THROUGH WHOM, AND WHAT WAS DONE", "SESSION", "recorded: con_"]
     assert sorted(order, key=text.index) == order
     assert "acme/orders main  attested by https://token.actions" in text
     assert "behind the run: Dave Dunn (gh:actor_id:1001)" in text
     assert "asked at 09:30:00; approved by Alice Adams (alice) at 09:31:00" in text
-    assert "granted by orders-pipeline-opens, prod-open; until 10:30:00" in text
-    assert "allowed by orders-pipeline-works, pii; no approval required; recorded" in text
+    assert "granted by orders-pipeline-opens + prod-open; until 10:30:00" in text
+    assert "allowed by orders-pipeline-works + pii, none required; recorded" in text
     assert "blocked by prod-no-ddl; recorded" in text
     assert "approved by Alice Adams (alice) at 09:31:00; prod-write; recorded" in text
     assert "no gaps: signed, verified" in text
     assert "FINDINGS" not in text
+    assert "UNUSUAL" not in text
+
+
+def chain() -> AccessReview:
+    """Three hops, of which the middle one was revoked; the last one opened a session on another target."""
+    revoked = replace(DEPLOY, revoked=REVOCATION)
+    below = replace(TOOL, revoked=REVOCATION, sessions=("ses_2",))
+    session = replace(
+        SESSION, id="ses_2", leaf_hop="hop_3", target="db-prod", operations=(), recordings=(), approvals=()
+    )
+    return replace(REVIEW, hops=(ROOT, TARGET, revoked, below), sessions=(SESSION, session))
+
+
+def test_the_tree_has_each_session_under_the_hop_that_opened_it() -> None:
+    """Which downstream agent did what: a flat list would leave it to the reader to put the two together."""
+    lines = shown(chain(), columns=100).splitlines()
+    order = [
+        "acme/orders main  attested  hop_1",
+        "SESSION orders-prod",
+        "└─ deploy-svc  VOUCHED  hop_2",
+        "└─ schema-tool  attested  hop_3",
+        "SESSION db-prod",
+    ]
+    found = [next(n for n, line in enumerate(lines) if part in line and n > 6) for part in order]
+    assert found == sorted(found)
+    depths = [lines[n].index(part.lstrip("└─ ")) for n, part in zip(found, order, strict=True)]
+    assert depths == [2, 5, 5, 8, 11]
+    assert "may db-prod; less than its parent; depth 1 of 3" in lines[found[2] + 1]
+    assert "vouched for by acme/orders main, let in at 09:30:00; ticket tkt_1" in lines[found[2] + 2]
+    assert max(width(line) for line in lines) <= 100
+
+
+def test_what_was_revoked_is_said_at_its_place_and_once_at_the_top() -> None:
+    """An auditor must see who ended it and why; that all below ended too is one fact and not a list of them."""
+    text = shown(chain())
+    unusual = text[: text.index("WHO INITIATED IT")]
+    assert "deploy-svc was revoked at 09:35:00 by carol: image replaced" in unusual
+    assert "schema-tool was revoked" not in unusual
+    assert "deploy-svc is vouched" in unusual
+    assert "REVOKED at 09:35:00 by carol: image replaced" in text
+    assert "REVOKED at 09:35:00 with the hop above it (hop:hop_2)" in text
+
+
+@pytest.mark.parametrize(
+    ("review", "words"),
+    [
+        (replace(REVIEW, hops=(ROOT, replace(TARGET, assurance="bearer"))), "with its secret alone"),
+        (with_operations(replace(SELECT, actions=("ssh:shell",))), "ran 1 opaque operation"),
+        (with_operations(replace(SELECT, status="unknown")), "1 operation of which nobody knows"),
+        (replace(REVIEW, accountable=()), "its trigger is unknown"),
+        (replace(REVIEW, sessions=(replace(SESSION, revoked=REVOCATION),)), "was revoked at 09:35:00 by carol"),
+    ],
+)
+def test_what_is_unusual_stands_first(review: AccessReview, words: str) -> None:
+    """A reader who stops after the first lines has seen what an auditor would ask about."""
+    text = shown(review)
+    assert words in text[: text.index("WHO INITIATED IT")].replace("\n    ", " ")
+
+
+def test_a_hop_or_session_that_hangs_on_nothing_is_shown() -> None:
+    """Attack: a hop whose parent was removed, or that names itself, takes what was done under it off the screen."""
+    loop = replace(DEPLOY, parent="hop_3")
+    lost = replace(SESSION, id="ses_3", leaf_hop="hop_gone")
+    text = shown(replace(REVIEW, hops=(ROOT, loop, TOOL), sessions=(SESSION, lost)))
+    for part in ("hop_2", "hop_3", "ses_3"):
+        assert part in text
 
 
 def test_it_is_one_screen() -> None:
@@ -200,13 +308,23 @@ def test_recorded_escapes_in_the_auditors_terminal() -> None:
         initiator=who,
         initiator_attributes=((hostile, hostile),),
         accountable=((hostile, hostile),),
-        hops=(replace(REVIEW.hops[0], identity=who, kind=hostile, assurance=hostile),),
-        sessions=(session, replace(session, granted_at=None)),
-        findings=(hostile,),
+        hops=(
+            replace(ROOT, identity=who, kind=hostile, assurance=hostile, scope=(hostile,)),
+            replace(
+                TOOL,
+                parent="hop_1",
+                ticket=hostile,
+                teams=(hostile,),
+                identity=who,
+                revoked=ReviewedRevocation(key=hostile, by=hostile, why=hostile, at=START),
+            ),
+        ),
+        sessions=(session, replace(session, granted_at=None), replace(session, id=hostile, leaf_hop=hostile)),
+        findings=(Finding(key=hostile, kind=FindingKind.ALTERED, what=hostile),),
     )
     text = shown(review)
     assert not set(text) & set("\x1b\x07\x9b\u202e")
-    assert not set(json.dumps(as_json(review))) & set("\x1b\x07\x9b\u202e")
+    assert not set(json.dumps(review_json(review))) & set("\x1b\x07\x9b\u202e")
 
 
 def test_a_statement_cannot_forge_a_line() -> None:
@@ -225,18 +343,19 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
     )
     review = replace(
         REVIEW,
-        hops=(replace(REVIEW.hops[0], verified=False),),
+        hops=(replace(ROOT, verified=False), replace(TARGET, verified=False)),
         sessions=(session,),
-        findings=("hop_1: the signature does not hold",),
+        findings=(Finding(key="hop_1", kind=FindingKind.ALTERED, what="does not verify"),),
     )
     text = shown(review)
     assert "NOT VERIFIED" in text.splitlines()[0]
-    assert "NOT VERIFIED" in line_with(text, " origin ")
+    assert "NOT VERIFIED" in line_with(text, "  attested  hop_1  ")
+    assert "TARGET HOP NOT VERIFIED" in line_with(text, "2 segments")
     assert "SIGNATURE NOT VERIFIED" in line_with(text, "asked at")
     assert "RECORD NOT VERIFIED" in text
     assert "1 gap:" in text
     assert "NOT VERIFIED" in line_with(text, "2 segments")
-    assert "hop_1: the signature does not hold" in text
+    assert "altered  hop_1 does not verify" in text
     assert "signed, verified" not in text
 
 
@@ -250,11 +369,14 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
         (replace(DELETE, verdict="block", approvals=(), code="approval_expired"), "not approved (approval_expired)"),
         (replace(DELETE, verdict="hold", approvals=(), status=""), "no verdict was recorded"),
         (replace(DELETE, approvals=()), "approved by nobody"),
-        (replace(SELECT, rules=()), "allowed by no rule"),
+        (replace(SELECT, rules=()), "allowed by no rule, none required"),
         (replace(DROP, code="mask_written_back"), "blocked by prod-no-ddl (mask_written_back)"),
         (replace(DELETE, status="unknown", tag=""), "unknown"),
         (replace(SELECT, status="error", sqlstate="42P01", tag=""), "error 42P01"),
         (replace(SELECT, status=""), "outcome unknown"),
+        (replace(SELECT, status="error", tag="exit 3"), "error exit 3"),
+        (replace(SELECT, status="ok", tag="exit 0"), "exit 0"),
+        (replace(SELECT, text="", actions=("ssh:shell",)), "(an interactive shell)"),
     ],
 )
 def test_every_end_that_an_operation_can_have_is_said(operation: ReviewedOperation, words: str) -> None:
@@ -266,7 +388,7 @@ def test_the_rule_that_asked_is_seen_where_there_are_many() -> None:
     """Which rule wanted a person is the answer; the others may be cut where the line is full."""
     rules = ("a-rule-with-a-long-name", "another-rule-with-a-long-name", "one-more-rule-with-a-long-name", "prod-write")
     text = shown(with_operations(replace(DELETE, rules=rules)), columns=90)
-    assert "approved by Alice Adams (alice) at 09:31:00; prod-write, a-rule" in text
+    assert "approved by Alice Adams (alice) at 09:31:00; prod-write + a-rule" in text
 
 
 def test_an_unknown_trigger_is_said() -> None:
@@ -286,14 +408,15 @@ def test_a_session_that_was_never_granted() -> None:
         recordings=(),
     )
     text = shown(replace(REVIEW, sessions=(session,)))
-    assert "asked at 09:30:00; refused by Alice Adams (alice) at 09:31:00\n  never granted" in text
+    assert "asked at 09:30:00; refused by Alice Adams (alice) at 09:31:00" in text
+    assert "never granted" in text
     assert "nothing was done" in text
     assert "no connection was opened" in text
 
 
 def test_json_holds_all_of_it() -> None:
     """Programs get every operation and times that they can read."""
-    told = json.loads(json.dumps(as_json(REVIEW)))
+    told = json.loads(json.dumps(review_json(REVIEW)))
     assert told["verified"] is True
     assert told["sessions"][0]["operations"][2]["approvals"][0]["at"] == "2026-11-02T09:31:00.000Z"
     assert [op["id"] for op in told["sessions"][0]["operations"]] == ["op_1", "op_2", "op_3"]

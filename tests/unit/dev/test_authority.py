@@ -49,5 +49,6 @@ def test_the_certificate_is_for_nobody_else(tmp_path: Path) -> None:
 def test_keys_are_readable_by_their_owner_alone_and_the_authoritys_is_gone(tmp_path: Path) -> None:
     """With the authority's key another local user could stand in for the broker."""
     identity = make_server_identity(tmp_path / "authority", FakeClock())
-    assert identity.key.stat().st_mode & 0o777 == 0o600
-    assert sorted(path.name for path in identity.key.parent.iterdir()) == ["broker.crt", "broker.key", "ca.crt"]
+    assert identity.key.stat().st_mode & 0o777 == identity.ssh_key.stat().st_mode & 0o777 == 0o600
+    made = {"broker.crt", "broker.key", "ca.crt", "ssh_host_key"}
+    assert {path.name for path in identity.key.parent.iterdir()} == made

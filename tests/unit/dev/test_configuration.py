@@ -13,7 +13,8 @@ from dev.configuration import Served, read_configuration, with_addresses
 from dev.settings import DEMO_BUNDLE
 
 SERVED = Served(
-    api="http://127.0.0.1:1111", issuer="http://127.0.0.1:2222", targets={"orders-prod": ("127.0.0.1", 3333)}
+    places={"api": "http://127.0.0.1:1111", "ci": "http://127.0.0.1:2222", "people": "http://127.0.0.1:4444"},
+    targets={"orders-prod": {"host": "127.0.0.1", "port": 3333, "plaintext": True, "ca_pem": ""}},
 )
 
 
@@ -25,10 +26,11 @@ def folder(tmp_path: Path) -> Path:
 def test_the_addresses_served_here_take_the_place_of_the_bundles(folder: Path) -> None:
     """Ports are found at start; the bundle must name them, since keys and audiences come from it alone."""
     bundle = with_addresses(read_configuration(folder), SERVED).bundle
-    (issuer,) = bundle.issuers
-    assert issuer.url == SERVED.issuer
-    assert issuer.jwks_uri.startswith(f"{SERVED.issuer}/")
-    assert issuer.audience == SERVED.api
+    issuer, people = (next(one for one in bundle.issuers if one.name == name) for name in ("github", "people"))
+    assert people.url == SERVED.places["people"]
+    assert issuer.url == SERVED.places["ci"]
+    assert issuer.jwks_uri.startswith(f"{SERVED.places['ci']}/")
+    assert issuer.audience == SERVED.places["api"]
     assert (bundle.targets["orders-prod"].host, bundle.targets["orders-prod"].port) == ("127.0.0.1", 3333)
 
 
@@ -36,7 +38,7 @@ def test_a_target_and_an_issuer_of_ones_own_stay_as_they_are(folder: Path) -> No
     """Somebody may point the stack at servers of their own: only the two placeholders stand for ours."""
     issuers = folder / "issuers.yaml"
     issuers.write_text(issuers.read_text().replace("127.0.0.1:8477", "127.0.0.1:9999"))
-    bundle = with_addresses(read_configuration(folder), Served(api=SERVED.api, issuer=SERVED.issuer, targets={})).bundle
+    bundle = with_addresses(read_configuration(folder), Served(places=SERVED.places, targets={})).bundle
     assert bundle.issuers[0].url == "http://127.0.0.1:9999"
     assert bundle.targets["orders-prod"].port == 5432
 

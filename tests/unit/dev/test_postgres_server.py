@@ -9,7 +9,7 @@ import pytest
 
 from chalicelib.domain.errors import TargetUnavailable
 from dev import seed
-from dev.postgres_binaries import find_postgres, wanted_packages
+from dev.postgres_binaries import PACKAGES, find_postgres
 from dev.postgres_server import DATABASE, Login, PostgresServer, make_orders
 from dev.processes import listening
 from dev.settings import server_account
@@ -55,7 +55,8 @@ def test_the_log_shows_statements_with_who_sent_them_and_no_secret(
     server.run("SELECT 'seen in the log'", login=owner, database=DATABASE)
     text = log.read_text()
     (line,) = [line for line in text.splitlines() if "seen in the log" in line]
-    assert f"user={owner.user} db={DATABASE} app=countersign dev" in line
+    assert " 127.0.0.1 app=countersign dev LOG: " in line
+    assert f"connection authorized: user={owner.user} database={DATABASE}" in text
     secrets = [owner.password.expose(), server.admin.password.expose(), *seed.planted()]
     assert not any(secret in text for secret in secrets)
 
@@ -87,4 +88,4 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path) -> None:
 )
 def test_only_the_server_and_its_libraries_are_unpacked(name: str, wanted: bool) -> None:
     """libc of another release beside the machine's own loader crashes; what only scripts need is dead weight."""
-    assert wanted_packages([name]) == ([name] if wanted else [])
+    assert PACKAGES.wanted([name]) == ([name] if wanted else [])

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from chalicelib.domain.errors import ConfigurationInvalid
+from chalicelib.domain.signature import KeyPurpose
 from dev.roles import as_emulated, make_roles, policy_files, render_policy
 
 PLACES = {
     name: f"<{name}>"
     for name in (
         *("ACCOUNT", "REGION", "PREFIX", "BUCKET", "FUNCTION_PREFIX"),
-        *("TOKEN_KEY", "ANSWER_KEY", "RECORD_KEY", "ACTIVATION_KEY"),
+        *(f"{purpose.name}_KEY" for purpose in KeyPurpose),
     )
 }
 

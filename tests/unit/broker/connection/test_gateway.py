@@ -74,6 +74,38 @@ def test_mint_is_told_the_connection_and_nothing_else() -> None:
     assert told == [{"session_id": world.session.id, "connection_id": connection.id}]
 
 
+def test_mint_is_told_the_key_that_a_certificate_is_for() -> None:
+    """The broker makes a key for each connection; what mint signs opens nothing without it."""
+    world = World()
+    told: list[Mapping[str, Json]] = []
+
+    def mint(payload: Mapping[str, Json]) -> Mapping[str, Json]:
+        told.append(payload)
+        return {"kind": "certificate", "login": "deploy", "secret": "", "certificate": "ssh-ed25519-cert A"}
+
+    world.stores.functions.register(MINT, mint)
+    connection = world.connect(public_key="ssh-ed25519 AAAA")
+    assert told[0]["public_key"] == "ssh-ed25519 AAAA"
+    assert connection.credential.certificate == "ssh-ed25519-cert A"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"kind": "certificate", "login": "deploy", "secret": "s", "certificate": ""},
+        {"kind": "private_key", "login": "deploy", "certificate": "c"},
+        {"kind": "password", "login": "", "secret": "s"},
+        {"kind": "password", "login": "x", "secret": 7},
+    ],
+)
+def test_an_answer_of_mint_without_what_its_kind_needs(answer: Mapping[str, Json]) -> None:
+    """A credential that is half there would be presented to the target half there."""
+    world = World()
+    world.stores.functions.register(MINT, lambda _: answer)
+    with pytest.raises(StoreUnavailable):
+        world.connect(public_key="ssh-ed25519 AAAA")
+
+
 def test_the_credential_frame_holds_no_secret() -> None:
     """What the credential turned out to be is recorded; the secret is nowhere in the bucket."""
     world = World()

@@ -293,3 +293,18 @@ def test_rows_are_cut_between_rows() -> None:
     texts = [frame["text"] for frame in frames(world, connection) if frame["kind"] == "rows"]
     assert [len(text.splitlines()) for text in texts] == [2, 2, 1]
     assert all(json.loads(row) for text in texts for row in text.splitlines())
+
+
+def test_a_stream_and_a_terminal_are_recorded_with_what_replays_them() -> None:
+    """A replay needs the stream of each piece, and every size that the terminal had."""
+    world = World()
+    connection = world.connect()
+    op = operation()
+    connection.terminal(op.id, "xterm", 80, 24)
+    connection.data(op.id, "s2c", "hello", stream="stderr")
+    connection.data(op.id, "s2c", "1")
+    terminal, streamed, plain = frames(world, connection)[-3:]
+    assert terminal["kind"] == "terminal"
+    assert terminal["meta"] == {"op": op.id, "term": "xterm", "cols": 80, "rows": 24}
+    assert streamed["meta"] == {"op": op.id, "encoding": "utf-8", "stream": "stderr"}
+    assert plain["meta"] == {"op": op.id, "encoding": "utf-8"}

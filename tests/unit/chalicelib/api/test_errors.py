@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from chalicelib.api.errors import OAUTH, STATUS, error_body, error_headers, oauth_error, status_of
-from chalicelib.domain.errors import AccessError, leaf_errors
+from chalicelib.domain.errors import (
+    AccessError,
+    KeyProofInvalid,
+    Limited,
+    PolicyDenied,
+    StoreUnavailable,
+    TokenExpired,
+    TokenInvalid,
+    Unauthenticated,
+    leaf_errors,
+)
 
 DOCS = Path(__file__).resolve().parents[4] / "docs" / "errors.md"
 
@@ -23,6 +33,9 @@ EXPECTED = {
     "token_invalid": (401, 400, "invalid_request"),
     "token_expired": (401, 400, "invalid_request"),
     "token_replayed": (401, 400, "invalid_request"),
+    "invalid_dpop_proof": (401, 400, "invalid_dpop_proof"),
+    "run_bound": (401, 400, "invalid_request"),
+    "ticket_invalid": (401, 400, "invalid_request"),
     "unknown_issuer": (401, 400, "invalid_request"),
     "proof_invalid": (401, 400, "invalid_request"),
     "denied": (403, 400, "access_denied"),
@@ -35,6 +48,8 @@ EXPECTED = {
     "grant_expired": (403, 400, "access_denied"),
     "grant_revoked": (403, 400, "access_denied"),
     "invalid_scope": (403, 400, "invalid_scope"),
+    "already_in_chain": (403, 400, "invalid_request"),
+    "not_permitted": (403, 400, "access_denied"),
     "mask_written_back": (403, 400, "access_denied"),
     "not_found": (404, 400, "invalid_request"),
     "conflict": (409, 400, "invalid_request"),
@@ -74,11 +89,31 @@ def test_descriptions_stay_within_the_rfc() -> None:
     assert body["error_description"] == "say ''' '"
 
 
-@pytest.mark.parametrize(("status", "name"), [(401, "WWW-Authenticate"), (429, "Retry-After"), (503, "Retry-After")])
-def test_a_status_brings_its_header(status: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(TokenInvalid, "WWW-Authenticate"), (Limited, "Retry-After"), (StoreUnavailable, "Retry-After")],
+)
+def test_a_status_brings_its_header(kind: type[AccessError], name: str) -> None:
     """A client library acts on the header, not on our words."""
-    assert name in error_headers(status)
-    assert error_headers(403) == {}
+    assert name in error_headers(kind("x"))
+    assert error_headers(PolicyDenied("x")) == {}
+    assert "WWW-Authenticate" not in error_headers(TokenInvalid("x"), oauth=True)
+    assert error_headers(Unauthenticated("x"), oauth=True) == {"WWW-Authenticate": 'Basic realm="countersign"'}
+
+
+@pytest.mark.parametrize(
+    ("kind", "challenge"),
+    [
+        (Unauthenticated, 'Bearer realm="countersign", DPoP algs="ES256"'),
+        (TokenInvalid, 'Bearer error="invalid_token", DPoP algs="ES256"'),
+        (TokenExpired, 'Bearer error="invalid_token", DPoP algs="ES256"'),
+        (KeyProofInvalid, 'DPoP algs="ES256", error="invalid_dpop_proof"'),
+    ],
+)
+def test_the_challenge_says_which_scheme_and_what_was_wrong(kind: type[AccessError], challenge: str) -> None:
+    """A client without a token is told no error (RFC 6750 section 3.1); one whose proof failed makes a new proof and
+    keeps its token (RFC 9449 section 7.1)."""
+    assert error_headers(kind("x")) == {"WWW-Authenticate": challenge}
 
 
 def test_every_code_is_documented() -> None:

@@ -48,7 +48,7 @@ def test_a_bundle_becomes_what_its_files_say() -> None:
 def test_the_demo_bundle_loads() -> None:
     """It is the first that a newcomer reads, and `make demo` runs on it."""
     bundle = load(read_directory(DEMO))
-    assert set(bundle.targets) == {"orders-prod"}
+    assert set(bundle.targets) == {"orders-prod", "db-prod"}
     assert {person.slack_user for person in bundle.people} == {"UALICE", "UBOB", "UCAROL", "UDAVE"}
 
 
@@ -88,7 +88,7 @@ def test_everything_wrong_is_told_at_once() -> None:
     )
     assert {(problem.file, problem.line) for problem in found} == {
         ("targets.yaml", 7),
-        ("issuers.yaml", 2),
+        ("issuers.yaml", 3),
         ("approvers.yaml", 4),
         ("masking.yaml", 2),
         ("policies/main.cedar", 1),
@@ -120,7 +120,7 @@ def test_an_unknown_file_refuses(name: str) -> None:
         (TARGETS.replace("    port: 5432\n", ""), 2, "port is missing", "Add it: Its TCP port"),
         (TARGETS.replace("5432", '"5432"'), 7, "valid integer", "TCP port"),
         (TARGETS.replace("true", "yes"), 12, "valid boolean", "without TLS"),
-        (TARGETS.replace("postgres", "mysql"), 3, "'postgres'", "postgres"),
+        (TARGETS.replace("postgres", "mysql"), 3, "none of: postgres, ssh", "Write protocol"),
         (TARGETS.replace("default_principal: app", "default_principal: root"), 11, "not one of", "Name one of: app"),
         (TARGETS.replace("team/db/app", "hunter2"), 10, "pattern", "Never the secret itself"),
         (TARGETS.replace("team/db/app", "AKIAIOSFODNN7EXAMPLE/x"), 10, "looks like a secret", "replace it"),
@@ -223,7 +223,7 @@ def test_a_generic_issuer_is_what_it_says() -> None:
         (GENERIC.replace("ES256", "none"), "'RS256'"),
         (GENERIC.replace("ES256", "HS256"), "'RS256'"),
         (ISSUERS + ISSUERS.partition("\n")[2].replace("ci:", "twin:"), "declare the same issuer"),
-        (ISSUERS.replace("kind: github", "kind: gitlab"), "github"),
+        (ISSUERS.replace("kind: github", "kind: bitbucket"), "none of: generic, github, gitlab, kubernetes"),
         (ISSUERS.replace("    kind: github\n", ""), "kind"),
     ],
 )

@@ -16,8 +16,9 @@ from chalicelib.domain.canonical import canonical
 from chalicelib.domain.chain import Chain
 from chalicelib.domain.errors import TokenExpired, TokenInvalid
 from chalicelib.domain.identity import Identity
+from chalicelib.domain.scope import DEFAULT_DEPTH, MAX_DEPTH
 from chalicelib.identity.jws import sign_sha256
-from chalicelib.identity.tokens import MAX_DEPTH, MAX_TTL_S, TYPE, AccessToken, TokenIssuer, jwks, verify_access_token
+from chalicelib.identity.tokens import MAX_TTL_S, TYPE, AccessToken, TokenIssuer, jwks, verify_access_token
 from tests.fakes import samples
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.signer import MemoryKeys
@@ -73,7 +74,7 @@ def test_a_root_token_says_who_and_no_more() -> None:
         "act": {"iss": samples.RUNNER.issuer, "sub": samples.RUNNER.subject},
         "anc": [],
         "del_depth": 0,
-        "del_max_depth": MAX_DEPTH - 1,
+        "del_max_depth": DEFAULT_DEPTH,
     }
 
 
@@ -100,6 +101,28 @@ def test_a_key_bound_hop_binds_its_token() -> None:
     chain = family(0)
     bound = Chain(hops=(dataclasses.replace(chain.leaf, key_thumbprint="thumb"),))
     assert parts(minted(bound))[1]["cnf"] == {"jkt": "thumb"}
+    assert verified(minted(bound)).key_thumbprint == "thumb"
+
+
+def test_a_token_may_say_less_than_its_hop() -> None:
+    """RFC 8693 section 2.1: a scope that was asked for is the token's, and the hop keeps its own."""
+    chain = family(0)
+    token = TokenIssuer(KEYS.signer("token"), URL, f"{URL}/v1", FakeClock()).mint(
+        chain, "tok_1", 300, ("orders-prod/app",)
+    )
+    assert verified(token.token.expose()).scope == ("orders-prod/app",)
+    assert chain.leaf.scope == ("orders-prod",)
+
+
+def test_whoever_renews_reads_an_expired_token_and_no_other_bad_one() -> None:
+    """A token may be renewed after it expired; everything else that makes it one of ours still holds."""
+    token, clock = minted(family(0)), FakeClock(START + timedelta(hours=3))
+    said = verify_access_token(token, keys=KEYS, issuer_url=URL, audience=f"{URL}/v1", clock=clock, expired_too=True)
+    assert said.token_id == "tok_1"
+    with pytest.raises(TokenInvalid):
+        verify_access_token(
+            resigned("answer"), keys=KEYS, issuer_url=URL, audience=f"{URL}/v1", clock=clock, expired_too=True
+        )
 
 
 def test_a_token_reads_back() -> None:
@@ -113,6 +136,7 @@ def test_a_token_reads_back() -> None:
         actor=chain.leaf.actor.key,
         scope=("orders-prod",),
         anc=(chain.hops[0].id,),
+        key_thumbprint="",
         expires_at=START + timedelta(seconds=300),
     )
 
@@ -153,9 +177,9 @@ def test_a_token_of_the_future_is_none() -> None:
 
 def test_a_chain_too_deep_for_a_token_is_refused() -> None:
     """KMS signs 4,096 bytes; a delegation without bound would come to that."""
-    assert len(minted(family(MAX_DEPTH - 1))) < 4200
+    assert len(minted(family(MAX_DEPTH))) < 4200
     with pytest.raises(TokenInvalid):
-        minted(family(MAX_DEPTH))
+        minted(family(MAX_DEPTH + 1))
     long = dataclasses.replace(family(0).leaf, scope=tuple(f"target-{n}" for n in range(400)))
     with pytest.raises(TokenInvalid):
         minted(Chain(hops=(long,)))
@@ -172,6 +196,8 @@ def resigned(purpose: str = "token", typ: str = TYPE, **changes: Any) -> str:
     [
         pytest.param(resigned(typ="JWT"), id="another type"),
         pytest.param(resigned("answer"), id="another role's key"),
+        pytest.param(resigned(cnf="thumb"), id="a binding that is none"),
+        pytest.param(resigned(cnf={"jkt": 7}), id="a key that is no thumbprint"),
         pytest.param(resigned(iss="https://evil.example"), id="another issuer"),
         pytest.param(resigned(aud="https://other.example"), id="another audience"),
         pytest.param(resigned(aud=[f"{URL}/v1"]), id="a list of audiences"),

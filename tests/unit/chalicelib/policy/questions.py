@@ -25,6 +25,20 @@ TEXT: Final[Mapping[str, Json]] = {
 }
 
 
+LINE: Final[Mapping[str, Json]] = {
+    "command": "cat /var/log/syslog",
+    "program": "cat",
+    "arguments": ["/var/log/syslog"],
+    "terminal": False,
+}
+_FITTING: Final[Mapping[str, Mapping[str, Json]]] = {
+    "session": {"duration_s": 600},
+    "sql": TEXT,
+    "ssh": LINE,
+    "chain": {"what": "hop"},
+}
+
+
 def hop(
     *,
     subject: str = "9001:700100200",
@@ -91,12 +105,15 @@ def ask(
     on: Target | None = None,
     now: datetime = MONDAY_NINE,
 ) -> PolicyQuestion:
-    """A question whose context fits ``action``; ``context`` adds to it or replaces."""
-    fitting: Mapping[str, Json] = {"duration_s": 600} if action == "session:open" else TEXT
+    """A question whose context fits ``action``; ``context`` adds to it or replaces. ``chain:...`` is asked about the
+    service, whatever ``on`` says."""
+    group = action.partition(":")[0]
+    fitting = _FITTING.get(group, TEXT)
+    service = group == "chain"
     return PolicyQuestion(
         chain=chain if chain is not None else Chain(hops=(hop(),)),
-        target=on if on is not None else target(),
-        principal="orders_app",
+        target=None if service else on or target(),
+        principal="" if service else "orders_app",
         action=action,
         context={**fitting, **(context or {})},
         trigger_known=True,

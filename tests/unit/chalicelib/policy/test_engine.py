@@ -151,7 +151,7 @@ def test_a_permit_that_errors_is_a_refusal_even_beside_one_that_allows() -> None
 
 def test_an_unknown_action_is_refused() -> None:
     """Cedar answers NoDecision; the group of actions is not one to ask about either."""
-    for action in ("sql:unknown", "sql", "", "unmask"):
+    for action in ("sql:unknown", "sql", "ssh", "chain", "ssh:exec:x", "", "unmask"):
         assert isinstance(policy(PERMIT).decide(ask(action)), Deny)
 
 
@@ -162,6 +162,8 @@ def test_a_context_that_does_not_fit_the_schema_is_refused() -> None:
     assert isinstance(policy(PERMIT).decide(replace(question, context=without)), Deny)
     assert isinstance(policy(PERMIT).decide(ask(context={"has_where": "yes"})), Deny)
     assert isinstance(policy(PERMIT).decide(ask("session:open", context={"statement": "SELECT"})), Deny)
+    assert isinstance(policy(PERMIT).decide(ask("ssh:exec", context={"terminal": "yes"})), Deny)
+    assert isinstance(policy(PERMIT).decide(ask("chain:revoke", context={"id": "x"})), Deny)
 
 
 def test_decide_never_raises() -> None:
@@ -220,6 +222,61 @@ def test_an_unknown_trigger_is_seen() -> None:
     rules = policy('@id("a") permit (principal, action, resource) unless { context.trigger_known };')
     assert isinstance(rules.decide(replace(ask(), trigger_known=False)), Allow)
     assert isinstance(rules.decide(ask()), Deny)
+
+
+ON_SSH = {"ssh:exec", "ssh:shell", "ssh:opaque"}
+ON_SERVICE = {"chain:delegate", "chain:revoke", "chain:review"}
+
+
+@pytest.mark.parametrize(
+    ("scope", "condition", "expected"),
+    [
+        ('action == Action::"ssh:exec", resource', 'context.program == "cat"', {"ssh:exec"}),
+        ('action == Action::"ssh:exec", resource', 'context.command like "cat /var/log/*"', {"ssh:exec"}),
+        ('action == Action::"ssh:exec", resource', 'context.arguments.contains("/var/log/syslog")', {"ssh:exec"}),
+        ('action == Action::"ssh:exec", resource', "context.terminal", set()),
+        ('action == Action::"ssh:exec", resource', 'context.program == "rm"', set()),
+        ('action == Action::"ssh:shell", resource', "true", {"ssh:shell"}),
+        ('action in Action::"ssh", resource in Env::"prod"', "true", ON_SSH),
+        ('action in Action::"ssh", resource in Env::"test"', "true", set()),
+        ('action in Action::"sql", resource', "true", set()),
+        ('action in Action::"chain", resource', "true", ON_SERVICE),
+        ('action in Action::"chain", resource == Service::"countersign"', 'context.what == "hop"', ON_SERVICE),
+        ('action == Action::"chain:review", resource', 'context.what == "session"', set()),
+        ('action, resource == Target::"orders-prod"', "true", ON_SSH),
+    ],
+)
+def test_what_is_permitted_on_a_shell_and_on_the_service(scope: str, condition: str, expected: set[str]) -> None:
+    """Each action is its own: who may run a command has no shell, who may review does not revoke, and a permit for a
+    target says nothing about the service."""
+    rules = policy(f'@id("a") permit (principal in Team::"orders-pipeline", {scope}) when {{ {condition} }};')
+    assert {action for action in ON_SSH | ON_SERVICE if isinstance(rules.decide(ask(action)), Allow)} == expected
+
+
+def test_a_rule_for_every_resource_reads_the_services_attributes() -> None:
+    """A forbid by tags was valid before there was a service to ask about: it stays so, and does not reach it."""
+    tagged = '@id("t") forbid (principal, action, resource) when { resource.tags.contains("team=orders") };'
+    assert isinstance(policy(PERMIT, tagged).decide(ask("chain:review")), Allow)
+    assert isinstance(policy(PERMIT, tagged).decide(ask("sql:read")), Deny)
+
+
+def test_an_action_is_asked_about_its_own_kind_of_resource() -> None:
+    """A caller that asks about a command on the service, or a revocation of a target, made a mistake: no Allow."""
+    assert isinstance(policy(PERMIT).decide(replace(ask("ssh:exec"), target=None)), Deny)
+    assert isinstance(policy(PERMIT).decide(replace(ask("chain:revoke"), target=target())), Deny)
+
+
+def test_an_approval_of_an_opaque_line_and_masks_of_what_comes_back() -> None:
+    """Obligations are the same for every protocol: people first, then what we do ourselves."""
+    held = """@id("opaque") @requires("approval:dba:1;record:full") @hint("say what it does")
+    forbid (principal, action == Action::"ssh:opaque", resource) unless { context.met.contains("opaque") };
+    @id("keys") @requires("mask:credentials;durable")
+    forbid (principal, action in Action::"ssh", resource) unless { context.met.contains("keys") };"""
+    rules = policy(PERMIT, held)
+    assert isinstance(rules.decide(ask("ssh:opaque")), NeedsApproval)
+    outcome = rules.decide(ask("ssh:opaque", met=frozenset({"opaque"})))
+    assert isinstance(outcome, Allow)
+    assert (outcome.masks, outcome.durable, outcome.record_full) == (("credentials",), True, True)
 
 
 def test_kept_entities_are_those_of_the_question() -> None:

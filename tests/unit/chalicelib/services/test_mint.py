@@ -14,6 +14,7 @@ from chalicelib.domain.chain import Hop, HopKind
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import (
     AccessError,
+    BadRequest,
     GrantExpired,
     GrantRevoked,
     NotFound,
@@ -24,21 +25,28 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.identifiers import ConnectionId, SessionId, new_connection_id, new_hop_id
 from chalicelib.domain.identity import Assurance, Evidence, Identity
 from chalicelib.domain.session import Session
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.target import Credential
 from chalicelib.identity.jws import sign_hop
+from chalicelib.identity.ssh_certificates import UserCertificate, certificate_serial, verify_certificate
 from tests.fakes.control_plane import FILES, ControlPlane
+from tests.unit.chalicelib.services.ssh_targets import SSH_FILES, new_public_key
 
 PASSWORD = "the-targets-own-password"
+SERIAL = "01k9vq3v5000000000000000aa"
 
 
 class Opened:
     """A session granted on an approval, and a connection that the broker is just opening in it."""
 
-    def __init__(self, target: str = "orders-prod") -> None:
-        self.plane = ControlPlane()
+    def __init__(self, target: str = "orders-prod", principal: str = "app") -> None:
+        self.plane = ControlPlane(files=SSH_FILES)
         self.stores = self.plane.stores
-        self.stores.secrets.rows[f"countersign/targets/{target}/app"] = PASSWORD
+        self.principal = principal
+        self.public_key = ""
+        self.stores.secrets.rows[f"countersign/targets/{target}/{principal}"] = PASSWORD
         token = self.plane.token()
-        body = self.plane.ask(token, target).json_body
+        body = self.plane.ask(token, target, principal=principal).json_body
         if target == "orders-prod":
             self.plane.click(self.plane.card(), "UALICE")
             self.plane.poll(token, body["session_id"])
@@ -62,7 +70,7 @@ class Opened:
             parent=parent.id,
             parent_sha256=parent.sha256(),
             originator=parent.originator,
-            actor=Identity(issuer="target:orders-prod", subject="app", name="app@orders-prod"),
+            actor=Identity(issuer="target:x", subject=self.principal, name=f"{self.principal}@x"),
             evidence=Evidence(
                 kind="connection", token_id="con", claims_sha256="", assurance=Assurance.BEARER, attributes=()
             ),
@@ -71,8 +79,8 @@ class Opened:
             scope=(),
             key_thumbprint="",
             target=self.session.request.target,
-            principal="app",
-            serial="serial-1",
+            principal=self.principal,
+            serial=SERIAL,
             issued_at=now,
             expires_at=now + timedelta(minutes=5),
         )
@@ -89,7 +97,7 @@ class Opened:
             leaf_hop=self.session.leaf_hop,
             target_hop=self.hop.id,
             target=self.session.request.target,
-            principal="app",
+            principal=self.principal,
             peer="127.0.0.1",
             boot="boot-1",
             number=1,
@@ -108,8 +116,25 @@ class Opened:
         self.change_session(grant=replace(self.session.grant, **changed))
 
     def mint(self) -> tuple[str, str]:
-        minted = self.plane.mint(self.session_id, self.row.id)
+        minted = self.credential()
         return minted.login, minted.secret.expose()
+
+    def credential(self) -> Credential:
+        return self.plane.mint(self.session_id, self.row.id, self.public_key)
+
+
+class OpenedSsh(Opened):
+    """The same on an ssh target, with the key that the broker made for this connection."""
+
+    def __init__(self, principal: str = "deploy") -> None:
+        super().__init__("db-host", principal)
+        self.public_key = new_public_key()
+
+    def read(self, credential: Credential, *, after: timedelta = timedelta()) -> UserCertificate:
+        """Return what the target's sshd finds in it."""
+        keys = self.stores.keys.public_keys(KeyPurpose.SSH_TARGET.value)
+        now = self.plane.clock.now() + after
+        return verify_certificate(credential.certificate, keys, now=now, login=credential.login)
 
 
 @pytest.mark.parametrize("target", ["orders-prod", "orders-dev"])
@@ -120,11 +145,70 @@ def test_a_connection_that_can_be_shown_gets_its_credential(target: str) -> None
     assert "credential.minted" in opened.plane.events.names()
 
 
-def test_over_the_function_it_is_three_fields() -> None:
+def test_over_the_function_it_is_four_fields() -> None:
     """What the broker reads; anything more would be a secret's neighbour in a log."""
     opened = Opened()
     answer = opened.stores.functions.invoke("mint", {"session_id": opened.session_id, "connection_id": opened.row.id})
-    assert answer == {"kind": "password", "login": "app", "secret": PASSWORD}
+    assert answer == {"kind": "password", "login": "app", "secret": PASSWORD, "certificate": ""}
+
+
+def test_a_certificate_is_for_this_connection_alone() -> None:
+    """Over the broker's own key, for the one account, for minutes, with the ids that sshd's log then has."""
+    opened = OpenedSsh()
+    credential = opened.credential()
+    assert (credential.kind, credential.login, credential.secret.expose()) == ("certificate", "deploy-svc", "")
+    said = opened.read(credential)
+    session, now = opened.session, opened.plane.clock.now()
+    assert said.public_key == opened.public_key
+    assert said.principals == ("deploy-svc",)
+    assert said.key_id == f"txn:{session.txn} ses:{session.id} con:{opened.row.id}"
+    assert said.serial == certificate_serial(SERIAL)
+    assert (said.valid_after, said.valid_before) == (now - timedelta(seconds=30), now + timedelta(minutes=2))
+    assert said.extensions == ("permit-pty",)
+
+
+def test_a_certificate_never_outlives_the_grant() -> None:
+    """The target's own check, should the broker's fail."""
+    opened = OpenedSsh()
+    end = opened.plane.clock.now() + timedelta(seconds=40)
+    opened.change_grant(expires_at=end)
+    assert opened.read(opened.credential()).valid_before == end
+
+
+def test_a_clients_certificate_opens_no_target() -> None:
+    """Two authorities: what ``sign`` may make for clients is nothing to a target's sshd, and the other way round."""
+    opened = OpenedSsh()
+    credential = opened.credential()
+    keys = opened.stores.keys.public_keys(KeyPurpose.SSH_USER.value)
+    with pytest.raises(ProofInvalid):
+        verify_certificate(credential.certificate, keys, now=opened.plane.clock.now(), login=credential.login)
+
+
+def test_a_stored_private_key() -> None:
+    """For targets that know no authority: the key leaves the secret store for this connection, and signs nothing."""
+    credential = OpenedSsh("legacy").credential()
+    assert (credential.kind, credential.login) == ("private_key", "legacy")
+    assert (credential.secret.expose(), credential.certificate) == (PASSWORD, "")
+
+
+@pytest.mark.parametrize("public_key", ["", "ssh-ed25519 AAAA", "ssh-rsa x\ny"])
+def test_a_certificate_over_no_key_is_refused_before_the_connection_has_had_its_credential(public_key: str) -> None:
+    """A mistake of the broker's, which it may correct: one connection gets one credential, and this was none."""
+    opened = OpenedSsh()
+    good, opened.public_key = opened.public_key, public_key
+    with pytest.raises(BadRequest):
+        opened.credential()
+    assert opened.plane.events.names()[-1] == "credential.refused"
+    opened.public_key = good
+    assert opened.credential().kind == "certificate"
+
+
+def test_a_certificate_is_minted_once() -> None:
+    """A second one would be over a key that is not this connection's."""
+    opened = OpenedSsh()
+    opened.credential()
+    with pytest.raises(ProofInvalid, match="has had"):
+        opened.credential()
 
 
 def _forged_answers(opened: Opened) -> None:
@@ -160,6 +244,14 @@ def _changed_origin(opened: Opened) -> None:
             opened.stores.chains.rows[key] = replace(hop, teams=("pipeline", "admins"))
 
 
+def _narrower_origin(opened: Opened) -> None:
+    """A run that was only ever let in for another target, whatever its session says."""
+    (origin,) = (hop for hop in opened.stores.chains.rows.values() if hop.kind is HopKind.ORIGIN)
+    narrow = sign_hop(opened.stores.signer("token"), replace(origin, scope=("orders-dev",)))
+    opened.stores.chains.rows[narrow.txn, narrow.depth, narrow.id] = narrow
+    _hop_of(opened)
+
+
 def _hop_of(opened: Opened, **changed: Any) -> None:
     opened.hop = opened.put_hop(**changed)
     opened.put_row()
@@ -187,6 +279,7 @@ ATTACKS: dict[str, tuple[Callable[[Opened], object], type[AccessError]]] = {
     "a target hop signed by the token key": (lambda o: _hop_of(o, key="token"), ProofInvalid),
     "a target hop signed by the answer key": (lambda o: _hop_of(o, key="answer"), ProofInvalid),
     "an origin that was changed": (_changed_origin, ProofInvalid),
+    "a target outside the scope of the run": (_narrower_origin, ProofInvalid),
     "a session that waits": (lambda o: o.change_session(status="pending"), ProofInvalid),
     "a session that is closed": (
         lambda o: o.stores.sessions.close(o.session_id, "x", o.plane.clock.now()),

@@ -23,3 +23,12 @@ def test_recorded_escapes_do_not_run_in_the_terminal(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "\x1b" not in shown
     assert "\x9b" not in shown
+
+
+def test_a_long_command_is_folded_as_a_shell_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """People copy it: joined again it must be what was typed."""
+    typed = "countersign delegate --name schema-tool " + " ".join(f"--claim name-{number}=value" for number in range(9))
+    Screen().typed(typed, prompt="deploy-svc$")
+    shown = capsys.readouterr().out.removeprefix("   deploy-svc$ ").rstrip("\n")
+    assert max(len(line) for line in shown.splitlines()) < 120
+    assert shown.replace("\\\n       ", "") == typed

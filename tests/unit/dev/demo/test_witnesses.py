@@ -8,12 +8,14 @@ from pathlib import Path
 from dev.demo.witnesses import leaks, logged_statements, recorded_rows, table_cells
 
 LOG = """\
-2026-11-23 12:00:00.100 UTC [7] user=orders_app db=orders app=[unknown] LOG:  connection authorized: user=orders_app
-2026-11-23 12:00:00.200 UTC [7] user=orders_app db=orders app=01abc:psql LOG:  statement: SELECT 1
-2026-11-23 12:00:00.300 UTC [8] user=postgres db=orders app=psql LOG:  statement: DROP TABLE orders
-2026-11-23 12:00:00.400 UTC [7] user=orders_app db=orders app=01abc:psql LOG:  execute <unnamed>: DELETE FROM orders
+2026-11-23 12:00:00.100 UTC [7] 127.0.0.1 app=[unknown] LOG:  connection authorized: user=orders_app database=orders
+2026-11-23 12:00:00.200 UTC [7] 127.0.0.1 app=01abc:psql LOG:  statement: SELECT 1
+2026-11-23 12:00:00.250 UTC [8] 127.0.0.1 app=[unknown] LOG:  connection authorized: user=postgres database=orders
+2026-11-23 12:00:00.300 UTC [8] 127.0.0.1 app=psql LOG:  statement: DROP TABLE orders
+2026-11-23 12:00:00.400 UTC [7] 127.0.0.1 app=01abc:psql LOG:  execute <unnamed>: DELETE FROM orders
 \twhere id = 1
-2026-11-23 12:00:00.500 UTC [7] user=orders_app db=orders app=01abc:psql ERROR:  relation "x" does not exist
+2026-11-23 12:00:00.500 UTC [7] 127.0.0.1 app=01abc:psql ERROR:  relation "x" does not exist
+2026-11-23 12:00:00.600 UTC [9] 127.0.0.1 app=01abc:psql LOG:  statement: SELECT 'of a process that nobody let in'
 """
 
 

@@ -1,0 +1,1 @@
+"""SSH: what its clients say, what it means, and what comes back."""

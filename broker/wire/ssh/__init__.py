@@ -1,0 +1,1 @@
+"""The SSH connection protocol: messages in bytes."""

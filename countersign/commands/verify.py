@@ -1,0 +1,78 @@
+"""`countersign verify`: whether the evidence of a session or chain is whole and unchanged, with public keys alone.
+
+Online with an auditor's rights, or on the folder that `countersign evidence` wrote, on any machine. The keys of a
+copy vouch for themselves: without `--trust FILE` the answer is UNANCHORED, and the exit code 78. The file is
+written once, online, by `--write-trust`, and kept where nobody who keeps the evidence can write.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from countersign.commands.asking import Invocation
+from countersign.evidence_source import open_deployment, open_source
+from countersign.failures import Exit, Failure
+from countersign.trust import read_trust
+from countersign.verify_screen import screen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "subject", nargs="?", default="", metavar="SESSION|TXN|DIR", help="a session's id, a chain's, or a copy of one"
+    )
+    parser.add_argument("--trust", default="", metavar="FILE", help="fingerprints of the keys that may have signed")
+    parser.add_argument(
+        "--write-trust", default="", metavar="FILE", help="write the fingerprints that AWS KMS gives now, for later"
+    )
+
+
+def verify(invocation: Invocation) -> int:
+    """Return 0 where it verifies and somebody vouches for the keys, 65 where there is a finding, 78 where it verifies
+    and nobody vouches for the keys. Raises Failure, AccessError, and
+    ModuleNotFoundError without the extra."""
+    from chalicelib.services import verify as service
+
+    options, output = invocation.options, invocation.output
+    if options.write_trust:
+        return _write_trust(invocation)
+    if not options.subject:
+        raise Failure(Exit.USAGE, "name a session, a chain or a copy", hint="countersign verify ses_... (or a folder)")
+    anchors = read_trust(options.trust) if options.trust else None
+    source = open_source(options.subject, invocation.settings.inherited, output)
+    found = service.verify(source.subject, source.evidence, anchors, invocation.clock)
+    output.result(found.as_json())
+    for line in screen(found, source.copy, output.paint):
+        output.line(line)
+    if not found.findings and not found.holds:
+        output.say("the keys came with the copy: give --trust FILE with the fingerprints that you got before")
+    if found.findings:
+        return Exit.INVALID
+    return Exit.DONE if found.holds else Exit.UNANCHORED
+
+
+def _write_trust(invocation: Invocation) -> int:
+    from chalicelib.services.anchors import fingerprints, trust_text
+
+    options, output = invocation.options, invocation.output
+    if options.subject or options.trust:
+        raise Failure(Exit.USAGE, "--write-trust stands alone: it reads the keys, and verifies nothing")
+    environment: Mapping[str, str] = invocation.settings.inherited
+    found = fingerprints(open_deployment(environment).keys)
+    text = trust_text(found, invocation.clock.now())
+    try:
+        with Path(options.write_trust).open("x", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        raise Failure(
+            Exit.USAGE, "the file of fingerprints cannot be written, or is there already", hint=options.write_trust
+        ) from error
+    output.result({"file": options.write_trust, "keys": {name: list(keys) for name, keys in found.items()}})
+    output.line(f"{options.write_trust}: keep it where nobody who keeps the evidence can write")
+    for line in text.splitlines():
+        output.line(f"  {line}")
+    return Exit.DONE

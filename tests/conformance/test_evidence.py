@@ -1,0 +1,99 @@
+"""A copy of evidence reads as the stores that it was copied from, whichever these are: so a review of either is one."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib.domain.identifiers import AskId, SessionId
+from chalicelib.domain.reading import EvidenceStores
+from chalicelib.domain.store import Stores
+from chalicelib.services.copy_evidence import copy_evidence
+from chalicelib.services.review import Review
+from chalicelib.store.folder import open_folder
+from chalicelib.store.folder_copy import FolderCopy
+from chalicelib.store.opened import open_stores
+from countersign.__main__ import main
+from dev.provision import provision
+from tests.conformance.backends import Backend, new_settings
+from tests.fakes.archive import PEOPLE, ArchiveIn
+
+
+def test_a_copy_reads_as_its_original(stores: Stores, tmp_path: Path) -> None:
+    """A row or byte that the copy lost or changed would make the auditor's review another one than ours."""
+    archive = ArchiveIn(stores)
+    stores.revocations.revoke(f"hop:{archive.deploy.id}", by="carol", why="image", at=archive.clock.now())
+    copy_evidence(stores, archive.txn, FolderCopy(tmp_path / "copy"), archive.clock)
+    copied, faults = open_folder(tmp_path / "copy")
+    assert faults == ()
+    assert copied.chains.hops(archive.txn) == stores.chains.hops(archive.txn)
+    kept = [replace(session, verifier=None) for session in stores.sessions.of_txn(archive.txn)]
+    assert list(copied.sessions.of_txn(archive.txn)) == kept
+    for on in (archive.orders, archive.db):
+        assert list(copied.connections.of_session(on.session_id)) == list(stores.connections.of_session(on.session_id))
+        assert list(copied.objects.keys(f"rec/v1/{on.session_id}/")) == on.segments
+        for key in (*on.segments, on.manifest_key):
+            assert copied.objects.get(key) == stores.objects.get(key)
+    for ask_id in _asks(stores, archive.orders.session_id):
+        assert copied.asks.get(ask_id) == stores.asks.get(ask_id)
+        assert list(copied.answers.of_ask(ask_id)) == list(stores.answers.of_ask(ask_id))
+        assert list(copied.uses.of_ask(ask_id)) == list(stores.uses.of_ask(ask_id))
+    revoked = frozenset({f"hop:{archive.deploy.id}"})
+    assert copied.revocations.any_of(revoked) == stores.revocations.any_of(revoked) is not None
+    assert copied.keys.public_keys("record") == stores.keys.public_keys("record")
+
+
+def test_a_review_of_a_copy_is_the_review_of_its_original(stores: Stores, tmp_path: Path) -> None:
+    """It runs on the folder unmodified, and says the same."""
+    archive = ArchiveIn(stores)
+    copy_evidence(stores, archive.txn, FolderCopy(tmp_path / "copy"), archive.clock)
+    copied, _ = open_folder(tmp_path / "copy")
+    readers: list[EvidenceStores] = [stores, copied]
+    ours, theirs = (Review(stores=each, people=PEOPLE, clock=archive.clock)(archive.txn) for each in readers)
+    assert ours == theirs
+    assert ours.verified
+
+
+def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path) -> None:
+    """Fingerprints at onboarding, later a review, a copy and a verification: online or not."""
+    if backend.name == "memory":
+        pytest.skip("the commands read a deployment")
+    settings = new_settings()
+    provision(settings)
+    environment = {
+        "COUNTERSIGN_PREFIX": settings.prefix,
+        "COUNTERSIGN_BUCKET": settings.bucket,
+        "AWS_REGION": settings.region,
+    }
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        out = io.StringIO()
+        code = main([*arguments, "--json"], environment, out=out, err=io.StringIO())
+        return code, json.loads(out.getvalue())
+
+    archive = ArchiveIn(open_stores(settings))
+    trust, folder = str(tmp_path / "trust.txt"), str(tmp_path / "copy")
+    code, told = run("verify", "--write-trust", trust)
+    assert (code, sorted(told["keys"])) == (0, ["activation", "answer", "record", "token"])
+    assert run("verify", "--write-trust", trust)[0] == 64, "an earlier file is never replaced"
+    for more in ([], ["--trust", trust]):
+        code, told = run("verify", archive.txn, *more)
+        assert (code, told["anchored_by"], told["checked"]["frames"]) == (0, "file" if more else "aws", 20)
+    assert run("review", archive.db.session_id)[1]["verified"] is True
+    assert run("replay", archive.db.session_id)[1]["recordings"][0]["target"] == "db-prod"
+    code, told = run("evidence", archive.txn, folder)
+    assert (code, told["findings"], len(told["sha256"])) == (0, [], 64)
+    assert run("evidence", archive.txn, folder)[0] == 64
+    assert run("verify", folder, "--trust", trust)[0] == 0
+    assert run("verify", folder)[0] == 78
+
+
+def _asks(stores: Stores, session_id: SessionId) -> list[AskId]:
+    session = stores.sessions.get(session_id)
+    assert session.ask_id is not None
+    return [session.ask_id]

@@ -1,0 +1,621 @@
+"""The engine in front of a scripted target: what a client asks for, what the target hears, what is recorded."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import paramiko
+import pytest
+
+from broker.engines.ssh.transport import GREETING
+from chalicelib.domain.errors import Limited, PolicyDenied, StoreUnavailable
+from chalicelib.domain.verifier import Verifier
+from dev.ssh_keys import make_key
+from tests.e2e.postgres_broker import wait_for
+from tests.e2e.ssh_broker import Identity, SshBroker, pointed_at, running_ssh_broker
+from tests.fakes.flow import LOGIN, block, forward, hold
+from tests.fakes.signer import MemoryKeys
+from tests.fakes.ssh_target import FakeSshTarget, Run
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def target() -> Iterator[FakeSshTarget]:
+    with FakeSshTarget() as running:
+        yield running
+
+
+@pytest.fixture
+def broker(target: FakeSshTarget) -> Iterator[SshBroker]:
+    with running_ssh_broker(target) as running:
+        yield running
+
+
+@pytest.fixture
+def identity(broker: SshBroker) -> Identity:
+    return broker.identity()
+
+
+def all_of(channel: paramiko.Channel) -> tuple[int, bytes, bytes]:
+    """Read a channel to its end: status, output, errors."""
+    channel.settimeout(20)
+    out = b"".join(iter(lambda: channel.recv(65536), b""))
+    error = b"".join(iter(lambda: channel.recv_stderr(65536), b""))
+    return channel.recv_exit_status(), out, error
+
+
+def execute(transport: paramiko.Transport, command: str, *, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+    channel = transport.open_session()
+    channel.exec_command(command)
+    if stdin:
+        channel.sendall(stdin)
+    channel.shutdown_write()
+    return all_of(channel)
+
+
+def run(broker: SshBroker, command: str, identity: Identity | None = None, *, stdin: bytes = b"") -> Any:
+    with broker.client(identity) as transport:
+        return execute(transport, command, stdin=stdin)
+
+
+def outcomes(broker: SshBroker) -> list[tuple[str, str]]:
+    return [(told["status"], told["tag"]) for told in broker.connection.told("outcome")]
+
+
+# -- who is let in -----------------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_lets_in_bound_and_the_secret_does_not_bind(broker: SshBroker, identity: Identity) -> None:
+    """A secret may have been copied; only a key proves that the caller is who asked."""
+    assert run(broker, "uptime", identity)[0] == 0
+    assert broker.connection.bound
+    assert run(broker, "uptime")[0] == 0
+    assert not broker.connection.bound
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"before_s": -10},
+        {"after_s": 60},
+        {"keys": MemoryKeys()},
+        {"login": "ses_01k8zq5v9c3f7n2m4p6r8t0wx0"},
+        {"login": "root"},
+    ],
+    ids=["expired", "not yet valid", "foreign authority", "another session", "another login"],
+)
+def test_a_certificate_that_is_not_this_sessions(broker: SshBroker, wanted: dict[str, Any]) -> None:
+    """paramiko proves possession of the key alone: all of these are ours to refuse, in one word."""
+    login = wanted.pop("login", LOGIN)
+    public = make_key().public
+    certificate = broker.certificate(public, login=login, **wanted)
+    wrong = broker.identity(certificate=certificate)
+    with pytest.raises((paramiko.AuthenticationException, ValueError)), broker.client(wrong):
+        pass
+    assert broker.flow.connections == []
+
+
+def test_a_target_certificate_opens_no_session(broker: SshBroker) -> None:
+    """Both are ours, and each is for one side: what a target was shown must not open the broker."""
+    pair = make_key()
+    broker._write("both", pair.private)
+    broker._write("both-cert.pub", broker.minted(pair.public).certificate)
+    with pytest.raises(paramiko.AuthenticationException), broker.client(Identity(broker.folder / "both")):
+        pass
+    assert broker.flow.connections == []
+
+
+def test_a_plain_key_is_refused_and_not_counted(broker: SshBroker, identity: Identity) -> None:
+    """Clients offer the plain key before the certificate, and agents offer many."""
+    plain = [broker.identity(f"plain{number}", certificate="").key for number in range(10)]
+    with broker_transport(broker) as transport:
+        for key in plain:
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_publickey(LOGIN, key)
+        assert transport.auth_publickey(LOGIN, identity.key) == []
+
+
+def test_six_wrong_secrets_end_the_transport(broker: SshBroker) -> None:
+    """A guesser starts again from a new connection, at the price of a key exchange."""
+    with broker_transport(broker) as transport:
+        for number in range(6):
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_password(LOGIN, f"guess {number}", fallback=False)
+        wait_for(lambda: not transport.is_active())
+    assert broker.flow.connections == []
+
+
+def test_a_stranger_cannot_tell_a_session_that_is_not_there(broker: SshBroker) -> None:
+    """One answer for every cause: the same methods, the same count, no word more."""
+    told = []
+    for login in (LOGIN, "ses_01k8zq5v9c3f7n2m4p6r8t0wx0", "root", "x" * 300, "é"):
+        with broker_transport(broker) as transport:
+            with pytest.raises(paramiko.AuthenticationException) as refused:
+                transport.auth_password(login, "wrong", fallback=False)
+            told.append((str(refused.value), transport.get_banner()))
+    assert set(told) == {("Authentication failed.", None)}
+
+
+def test_the_greeting_names_no_version(broker: SshBroker) -> None:
+    """What is not said cannot be looked up."""
+    with broker_transport(broker) as transport:
+        assert transport.remote_version == "SSH-2.0-Countersign"
+
+
+def test_a_store_that_is_down_is_named_while_the_client_can_see_it(broker: SshBroker) -> None:
+    """A pipeline tries again in a minute instead of asking for another secret."""
+
+    def down(login: str) -> Verifier:
+        raise StoreUnavailable("the sessions could not be read")
+
+    broker.flow.verifier = down  # type: ignore[method-assign]
+    with broker_transport(broker) as transport:
+        with pytest.raises(paramiko.AuthenticationException):
+            transport.auth_password(LOGIN, "x", fallback=False)
+        assert transport.get_banner() == (
+            b"countersign: the sessions could not be read (store_unavailable). Try again in a minute."
+        )
+
+
+class broker_transport:  # noqa: N801 a context manager, read as a function
+    """A client that has exchanged keys, and has not logged in."""
+
+    def __init__(self, broker: SshBroker) -> None:
+        self._transport = paramiko.Transport(socket.create_connection(("127.0.0.1", broker.port), timeout=10))
+
+    def __enter__(self) -> paramiko.Transport:
+        self._transport.start_client(timeout=10)
+        return self._transport
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.close()
+
+
+def test_nothing_runs_before_authentication(broker: SshBroker) -> None:
+    """A channel that is asked for too early is refused."""
+    with broker_transport(broker) as transport, pytest.raises(paramiko.SSHException):
+        transport.open_session(timeout=5)
+    assert broker.flow.connections == []
+
+
+def test_only_modern_algorithms_are_offered(broker: SshBroker) -> None:
+    """No CBC, no SHA-1, no NIST curve in key exchange, no compression: a scanner has nothing to say."""
+    kex = kex_init(broker)
+    assert {"mlkem768x25519-sha256", "curve25519-sha256", "kex-strict-s-v00@openssh.com"} <= set(kex[0])
+    everything = [name for names in kex for name in names]
+    prefixes = ("ecdh", "zlib", "diffie-hellman-group1-", "diffie-hellman-group14", "diffie-hellman-group-exchange")
+    assert [n for n in everything if "cbc" in n or "sha1" in n or "md5" in n or n.startswith(prefixes)] == []
+    assert all("-etm@" in mac for mac in kex[4] + kex[5])
+
+
+def kex_init(broker: SshBroker) -> list[list[str]]:
+    """Return the ten lists of names in the server's KEXINIT."""
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=10) as raw, raw.makefile("rb") as got:
+        raw.sendall(b"SSH-2.0-test\r\n")
+        got.readline()
+        size = int.from_bytes(got.read(4), "big")
+        message = paramiko.Message(got.read(size)[1:])
+        message.get_bytes(17)
+        return [message.get_list() for _ in range(10)]
+
+
+# -- programs ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_exec_runs_as_it_was_asked_for(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """Output, errors and status come back each by itself; the login at the target is the certificate's."""
+
+    def program(run: Run) -> int:
+        run.out(b"out " + run.read())
+        run.error(b"err")
+        return 3
+
+    target.program = program
+    assert run(broker, "cat", identity, stdin=b"in") == (3, b"out in", b"err")
+    assert target.ran() == ["cat"]
+    assert target.logins == [("deploy", "ssh-ed25519-cert-v01@openssh.com")]
+    assert outcomes(broker) == [("error", "exit 3")]
+    assert broker.connection.told("data stdin") == [("c2s", "in")]
+    assert "".join(text for _, text in broker.connection.told("data stdout")) == "out in"
+    assert broker.connection.told("data stderr") == [("s2c", "err")]
+    assert broker.ended(broker.connection) == "client_closed"
+
+
+def test_a_blocked_command_never_reaches_the_target(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Decided before: the target opens no session for it; the connection lives on."""
+    broker.flow.verdicts = lambda op: block(hint="ask the dba") if op.text.startswith("rm") else forward()
+    with broker.client(identity) as transport:
+        status, out, error = execute(transport, "rm -rf /")
+        assert (status, out) == (126, b"")
+        assert error.startswith(b"countersign: blocked: not this (policy_denied). ask the dba")
+        assert execute(transport, "ls")[0] == 0
+    assert target.ran() == ["ls"]
+    assert broker.connection.told("notice")[0][2] == error.decode().strip()
+
+
+def test_a_line_that_was_not_read_says_why(broker: SshBroker, identity: Identity) -> None:
+    """Whoever wrote it can write it so that a rule can permit it."""
+    broker.flow.verdicts = lambda _: block()
+    assert b"It was not read:" in run(broker, "uptime; rm x", identity)[2]
+    assert b"It was not read:" not in run(broker, "uptime", identity)[2]
+
+
+def test_a_held_command_runs_after_approval_with_its_input_closed(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Approve `bash`, feed it a script: what was approved is the command line alone."""
+    broker.flow.verdicts = lambda _: hold()
+    got: list[bytes] = []
+
+    def program(run: Run) -> int:
+        got.append(run.read())
+        return 0
+
+    target.program = program
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("bash")
+        channel.sendall(b"evil\n")
+        assert broker.flow.held.wait(10)
+        assert target.runs == []
+        channel.sendall(b"more evil\n")
+        broker.soon(broker.flow.answered.set)
+        status, _, error = all_of(channel)
+    assert (status, got) == (0, [b""])
+    assert error == b"countersign: waiting for approval by 1 of dba; ask_1\n"
+    assert broker.connection.told("data stdin") == []
+
+
+def test_a_refused_hold_is_told_and_runs_nothing(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """The approver's no is the client's answer."""
+    broker.flow.verdicts = lambda _: hold()
+    broker.flow.answers = lambda _: block("an approver refused this", code="approval_denied")
+    broker.soon(broker.flow.answered.set)
+    status, _, error = run(broker, "rm x", identity)
+    assert status == 126
+    assert b"an approver refused this (approval_denied)" in error
+    assert target.ran() == []
+
+
+@pytest.mark.parametrize("how", ["channel", "transport"])
+def test_a_client_that_leaves_takes_back_what_it_held(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity, how: str
+) -> None:
+    """Nobody shall approve what nobody waits for; an approval that comes too late runs nothing."""
+    broker.flow.verdicts = lambda op: hold() if op.text == "rm x" else forward()
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("rm x")
+        assert broker.flow.held.wait(10)
+        if how == "channel":
+            channel.close()
+            assert execute(transport, "ls")[0] == 0
+    broker.ended(broker.connection)
+    broker.soon(broker.flow.answered.set)
+    assert target.ran() == (["ls"] if how == "channel" else [])
+    assert broker.flow.withdrawn == ["the client left"]
+
+
+def test_a_held_command_is_interrupted_at_the_terminal(broker: SshBroker, identity: Identity) -> None:
+    """Ctrl-C at a terminal is a byte like any other."""
+    broker.flow.verdicts = lambda _: hold()
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.get_pty()
+        channel.exec_command("rm x")
+        assert broker.flow.held.wait(10)
+        channel.send(b"\x03")
+        status, _, error = all_of(channel)
+    assert status == 126
+    assert b"the client interrupted it (approval_withdrawn)" in error
+
+
+def test_a_shell_has_its_terminal(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """TERM, size and each resize reach the target and the record; what is typed is not recorded."""
+
+    def program(run: Run) -> int:
+        run.out(b"$ ")
+        typed = run.channel.recv(100)
+        wait_for(lambda: run.sizes)
+        run.out(typed)
+        return 0
+
+    target.program = program
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.get_pty(term="xterm-256color", width=100, height=30)
+        channel.invoke_shell()
+        assert channel.recv(2) == b"$ "
+        channel.resize_pty(120, 40)
+        channel.send(b"hunter2")
+        assert all_of(channel)[:2] == (0, b"hunter2")
+    assert target.runs[0].terminal == (b"xterm-256color", 100, 30)
+    assert target.runs[0].command is None
+    assert target.runs[0].sizes == [(120, 40)]
+    assert broker.connection.told("terminal") == [("xterm-256color", 100, 30), ("xterm-256color", 120, 40)]
+    assert broker.connection.told("data stdin") == []
+    assert [op.acts[0].action for op, _ in broker.connection.told("operation")] == ["ssh:shell"]
+
+
+def test_only_locales_reach_the_target(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """LD_PRELOAD over ssh: what is refused is not set, and the command runs without it."""
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        for name, value in (("LD_PRELOAD", "/tmp/x.so"), ("LANG", "C"), ("LC_ALL", "$(id)"), ("BASH_ENV", "/tmp/x")):
+            channel.set_environment_variable(name, value)
+        channel.exec_command("env")
+        all_of(channel)
+    assert target.runs[0].environment == {b"LANG": b"C"}
+
+
+def test_a_secret_in_the_output_is_masked_and_recorded_masked(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """In standard output and standard error, across packets."""
+
+    def program(run: Run) -> int:
+        for piece in (b"key AKIAABCD", b"EFGHIJKLMNOP end\n"):
+            run.out(piece)
+            run.error(piece)
+        return 0
+
+    target.program = program
+    broker.flow.verdicts = lambda _: forward(masks=("credentials",))
+    masked = b"key #MASKED:credentials# end\n"
+    assert run(broker, "cat", identity) == (0, masked, masked)
+    assert "AKIA" not in str(broker.connection.frames)
+
+
+def test_a_prompt_without_a_newline_appears(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """A mask that waits for the end of a line would hang every prompt."""
+    got: list[bytes] = []
+
+    def program(run: Run) -> int:
+        run.out(b"Continue? ")
+        got.append(run.channel.recv(10))
+        return 0
+
+    target.program = program
+    broker.flow.verdicts = lambda _: forward(masks=("credentials",))
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("ask")
+        channel.settimeout(10)
+        assert channel.recv(100) == b"Continue? "
+        channel.send(b"y")
+        assert all_of(channel)[0] == 0
+    assert got == [b"y"]
+
+
+def test_an_exit_signal_is_passed_back(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """A program that was killed has no status; the record names the signal."""
+
+    def program(run: Run) -> None:
+        message = paramiko.Message()
+        message.add_byte(b"\x62")
+        message.add_int(run.channel.remote_chanid)
+        message.add_string("exit-signal")
+        message.add_boolean(False)
+        message.add_string("KILL")
+        message.add_boolean(False)
+        message.add_string("")
+        message.add_string("")
+        run.transport._send_user_message(message)
+
+    target.program = program
+    assert run(broker, "kill -9 $$", identity)[0] == -1
+    wait_for(lambda: outcomes(broker))
+    assert outcomes(broker) == [("error", "signal KILL")]
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("accepts_program", b"countersign: the target refused to run it.\n"),
+        ("accepts_session", b"countersign: the target refused another session.\n"),
+    ],
+)
+def test_what_the_target_refuses_is_told(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity, field: str, said: bytes
+) -> None:
+    """sshd's MaxSessions and ForceCommand are not ours; the client must not wait for them."""
+    setattr(target, field, False)
+    assert run(broker, "ls", identity) == (254, b"", said)
+    assert outcomes(broker) == [("refused", "the target refused it")]
+
+
+def test_a_terminal_that_the_target_refuses_is_told(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """The program runs without one, as with ssh itself."""
+    target.accepts_terminal = False
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.get_pty()
+        channel.exec_command("ls")
+        status, out, error = all_of(channel)
+    assert (status, out) == (0, b"ran: ls\n")
+    assert error == b"countersign: the target refused a terminal.\r\n"
+
+
+# -- what is not offered -----------------------------------------------------------------------------------------------
+
+
+def test_forwardings_and_subsystems_are_refused_and_recorded(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Peers let port-forwards and sftp pass unseen; here none gets through, and each leaves a record."""
+    with broker.client(identity) as transport:
+        for kind in ("direct-tcpip", "x11", "auth-agent@openssh.com", "direct-streamlocal@openssh.com"):
+            with pytest.raises(paramiko.ChannelException):
+                transport.open_channel(kind, ("db.internal", 5432), ("127.0.0.1", 1), timeout=10)
+        with pytest.raises(paramiko.SSHException):
+            transport.request_port_forward("127.0.0.1", 8022)
+        channel = transport.open_session()
+        with pytest.raises(paramiko.SSHException):
+            channel.invoke_subsystem("sftp")
+        channel = transport.open_session()
+        channel.request_forward_agent(lambda _: None)
+        assert execute(transport, "ls")[0] == 0
+    assert target.ran() == ["ls"]
+    assert broker.connection.texts == [
+        "direct-tcpip db.internal:5432",
+        "x11",
+        "auth-agent",
+        "direct-streamlocal",
+        "tcpip-forward 127.0.0.1:8022",
+        "subsystem sftp",
+        "auth-agent-req",
+        "ls",
+    ]
+    assert {op.acts for op, _ in broker.connection.told("operation")[:-1]} == {()}
+
+
+def test_a_second_program_on_a_channel_is_refused(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """RFC 4254 section 6.5: one for each channel; a second would run unjudged beside the first."""
+    target.program = lambda run: len(run.read())
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("cat")
+        wait_for(lambda: target.runs)
+        with pytest.raises(paramiko.SSHException):
+            channel.exec_command("rm x")
+    assert target.ran() == ["cat"]
+
+
+# -- refused sessions and targets --------------------------------------------------------------------------------------
+
+
+def test_a_refused_session_is_told_on_its_channel(broker: SshBroker, identity: Identity) -> None:
+    """The reason, the code and the next step, where a pipeline's log has them."""
+    broker.flow.refusal = PolicyDenied("policy does not open this session any more")
+    status, out, error = run(broker, "ls", identity)
+    assert (status, out) == (254, b"")
+    assert error == (
+        b"countersign: policy does not open this session any more (policy_denied). "
+        b"Ask the owners of the target for access.\n"
+    )
+
+
+def test_a_target_that_is_another(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """A man in the middle gets no login, and the client no word of where the target is."""
+    pointed_at(broker, host_keys=(make_key().public,))
+    status, _, error = run(broker, "ls", identity)
+    assert status == 254
+    assert b"(target_unavailable)" in error
+    assert b"127.0.0.1" not in error
+    assert target.logins == []
+    assert broker.ended(broker.connection) == "target_unavailable"
+
+
+def test_a_target_that_refuses_the_broker(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """The connection is sealed with the reason, and the client reads it."""
+    target.accepts_login = False
+    assert b"the target did not accept the broker (target_unavailable)" in run(broker, "ls", identity)[2]
+    assert broker.ended(broker.connection) == "target_unavailable"
+
+
+def test_a_stored_password_is_no_ssh_credential(broker: SshBroker, identity: Identity) -> None:
+    """Keys and certificates alone: a password would pass through the target's own sshd."""
+    broker.flow.mint = lambda _: replace(broker.minted(make_key().public), kind="password")
+    assert b"(target_unavailable)" in run(broker, "ls", identity)[2]
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def test_revocation_ends_every_channel_with_a_last_line(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Within seconds, readable, with the target's side closed and the record sealed with the reason."""
+    target.program = lambda run: len(run.read())
+    with broker.client(identity) as transport:
+        channels = [transport.open_session() for _ in range(3)]
+        for channel in channels:
+            channel.exec_command("sleep 600")
+        wait_for(lambda: len(target.runs) == 3)
+        broker.connection.revoke()
+        for channel in channels:
+            status, _, error = all_of(channel)
+            assert status == 254
+            assert error == (
+                b"countersign: the session was revoked (grant_revoked). "
+                b"The session was revoked; ask the operators why.\n"
+            )
+    assert broker.ended(broker.connection) == "grant_revoked"
+    assert outcomes(broker) == [("unknown", "grant_revoked")] * 3
+    wait_for(lambda: not any(transport.is_active() for transport in target.transports))
+
+
+def test_a_revoked_session_with_no_channel_is_hung_up_on(broker: SshBroker, identity: Identity) -> None:
+    """ControlPersist keeps transports without a channel for hours."""
+    with broker.client(identity) as transport:
+        execute(transport, "ls")
+        broker.connection.revoke()
+        wait_for(lambda: not transport.is_active())
+    assert broker.ended(broker.connection) == "grant_revoked"
+
+
+def test_a_drain_tells_and_seals(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
+    """A deployment ends sessions in words, and leaves no open record."""
+    target.program = lambda run: len(run.read())
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("sleep 600")
+        wait_for(lambda: target.runs)
+        broker.call(broker.engine.drain())
+        assert all_of(channel)[2] == b"countersign: the broker is shutting down. Connect again.\n"
+    assert broker.connection.closed == "drained"
+
+
+def test_nothing_is_forwarded_while_revocations_cannot_be_read(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """What is typed waits: it may be the session of somebody who was revoked a second ago."""
+    got: list[bytes] = []
+
+    def program(run: Run) -> int:
+        run.out(b"ready")
+        got.append(run.channel.recv(10))
+        return 0
+
+    target.program = program
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("cat")
+        channel.settimeout(10)
+        assert channel.recv(5) == b"ready"
+        stale = StoreUnavailable("revocations could not be read")
+        broker.connection.check_alive = lambda: (_ for _ in ()).throw(stale)  # type: ignore[method-assign]
+        channel.send(b"rm x\n")
+        wait_for(lambda: broker.connection.told("data stdin"))
+        assert got == []
+        broker.connection.check_alive = lambda: None  # type: ignore[method-assign]
+        assert all_of(channel)[0] == 0
+    assert got == [b"rm x\n"]
+
+
+def test_a_broker_that_is_full_says_so(broker: SshBroker, identity: Identity) -> None:
+    """A limit is a refusal like any other."""
+    broker.flow.refusal = Limited("the session has as many connections open as it may")
+    assert b"(limited). Wait and try again." in run(broker, "ls", identity)[2]
+
+
+def test_nothing_of_a_peers_own_words_is_logged(
+    broker: SshBroker, identity: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    """paramiko logs tracebacks and what the peer said: passwords and control characters among it."""
+    caplog.set_level(logging.DEBUG)
+    run(broker, "ls", identity)
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=10) as raw, raw.makefile("rb") as got:
+        raw.sendall(b"GET /hunter2 HTTP/1.1\r\n\r\n" * 40)
+        assert got.readline() == GREETING
+    wait_for(lambda: [r for r in caplog.records if str(vars(r).get("how", "")).startswith("refused")])
+    assert not [r for r in caplog.records if r.name.startswith("paramiko") or "hunter2" in str(vars(r))]
