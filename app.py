@@ -1,9 +1,9 @@
 """The composition root of the Lambdas: settings, stores, services, and one function for each role. No logic.
 
 Importing it reads no setting and opens no store, so that the Chalice command line can; each function makes what its own
-role may use, at its first call, and keeps it. The streams of asks and answers are mapped to ``post_cards``, and the
-targets' logs to ``watch_targets``, by the infrastructure and not by a decorator: Chalice would need their ARNs at
-import, and offers neither filter nor failure destination.
+role may use, at its first call, and keeps it. The streams of asks and answers are mapped to ``post_cards``, those of
+all tables to ``archive_items``, the targets' logs to ``watch_targets`` and our own to ``events``, by the infrastructure
+and not by a decorator: Chalice would need their ARNs at import, and offers neither filter nor failure destination.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from functools import lru_cache
 from typing import Any
 
 from aws_lambda_powertools import Logger
-from chalice.app import CloudWatchEvent, Rate
+from chalice.app import CloudWatchEvent, Cron, Rate
 
 from chalicelib.api.application import application
 from chalicelib.api.audit_log import LogAudit
 from chalicelib.api.edge import Broker, Plane, SlackEdge
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.secret import Secret
+from chalicelib.services.archive_items import stream_changes
 from chalicelib.services.assembly import (
     Parts,
     api_services,
+    archive_service,
     cards_service,
     decide_service,
+    digest_service,
     mint_service,
     review_service,
+    sign_off_service,
     sign_services,
+    sweep_service,
 )
+from chalicelib.services.event_lines import EventLines
 from chalicelib.services.functions import (
     Handler,
     answered,
@@ -37,6 +43,7 @@ from chalicelib.services.functions import (
     mint_handler,
     review_handler,
     sign_handler,
+    sign_off_handler,
     stream_records,
 )
 from chalicelib.services.grant import listening
@@ -45,6 +52,9 @@ from chalicelib.services.target_log import TargetLog, log_events
 from chalicelib.settings import Settings, SystemClock, read_settings
 
 logger = Logger(service="countersign")
+
+SWEEP_MINUTES = 2  # a broker is silent for two before its connections are sealed: they take places for four at most
+DIGEST_MINUTE = 12  # of every hour: the one before has settled (``domain.digest.SETTLED``)
 
 
 @lru_cache(1)
@@ -128,12 +138,26 @@ def review_work() -> Handler:
 
 
 @lru_cache(1)
+def sign_off_work() -> Handler:
+    return sign_off_handler(parts().identify(), sign_off_service(parts()))
+
+
+@lru_cache(1)
 def cards() -> PostCards:
     from chalicelib.slack.poster import SlackPoster
 
     told = settings()
     poster = SlackPoster(api_url=told.slack_api_url, token=secret(told.slack_bot_token), channel=told.slack_channel)
     return cards_service(parts(), poster)
+
+
+@lru_cache(1)
+def event_lines() -> EventLines:
+    from chalicelib.store.bus import open_bus
+
+    told = settings()
+    bus = open_bus(told.event_bus, told.store.region, parts().clock) if told.event_bus else None
+    return EventLines(parts().stores.objects, parts().clock, bus=bus, source=told.public_url)
 
 
 app = application(plane, logger)
@@ -163,6 +187,11 @@ def review(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
     return answered(lambda given: review_work()(given), event, failed)
 
 
+@app.lambda_function(name="sign_off")
+def sign_off(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    return answered(lambda given: sign_off_work()(given), event, failed)
+
+
 @app.lambda_function(name="post_cards")
 def post_cards(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
     return {"failed": cards()(stream_records(event))}
@@ -171,6 +200,30 @@ def post_cards(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
 @app.lambda_function(name="watch_targets")
 def watch_targets(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
     return {"refused": TargetLog(LogAudit(logger), SystemClock())(*log_events(event))}
+
+
+@app.lambda_function(name="events")
+def events(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    told, refused = event_lines()(*log_events(event))
+    if refused:
+        logger.warning("refused", extra={"code": "bad_request", "lines": refused})
+    return {"events": told, "refused": refused}
+
+
+@app.lambda_function(name="archive_items")
+def archive_items(event: Mapping[str, Json], _context: Any) -> Mapping[str, Json]:
+    changes = stream_changes(event, settings().store.prefix)
+    return {"archived": archive_service(parts())(changes)}
+
+
+@app.schedule(Cron(DIGEST_MINUTE, "*", "*", "*", "?", "*"), name="digest")
+def digest(_event: CloudWatchEvent) -> Mapping[str, Json]:
+    return {"made": digest_service(parts())()}
+
+
+@app.schedule(Rate(SWEEP_MINUTES, unit=Rate.MINUTES), name="sweep")
+def sweep(_event: CloudWatchEvent) -> Mapping[str, Json]:
+    return sweep_service(parts())().told()
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="reconcile")

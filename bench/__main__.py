@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.harness import Row, table, write
 
-PARTS = ("control_plane", "postgres", "package")
+PARTS = ("control_plane", "postgres", "package", "review")
 OUT = Path(__file__).resolve().parent / "out" / "latest.json"
 
 

@@ -18,11 +18,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 import uvloop
 
 from broker.admission import Admissions
+from broker.boot import Boot
 from broker.configuration import ActiveConfiguration
 from broker.connection import Connection, Gateway
 from broker.drive import Driver
@@ -33,6 +35,7 @@ from broker.engines.ssh.authentication import Authorities
 from broker.engines.ssh.keys import read_host_key
 from broker.engines.ssh.session import SshEngine
 from broker.engines.ssh.transport import GREETING
+from broker.events import Events
 from broker.evidence import Evidence
 from broker.holds import HoldPoller
 from broker.inspection import Inspector
@@ -40,18 +43,23 @@ from broker.listeners.limits import Strangers
 from broker.listeners.tcp import Listener, bind
 from broker.listeners.tls import postgres_tls
 from broker.liveness import Liveness
-from broker.logs import LogAudit, log_to_stderr
+from broker.logs import log_event, log_to_stderr
 from broker.recorder import Recorder
+from broker.recorder.finishing import FINISH_EVERY_S, Finishing
+from broker.recorder.spool import Spool
+from broker.recorder.window import SPOOL_EVERY_S
 from broker.settings import Settings, read_settings
 from broker.tasks import Tasks
 from broker.threads import Periodic, WorkerPool
 from chalicelib.config.active import ActiveBundle
-from chalicelib.domain.errors import AccessError
+from chalicelib.domain.connection import BEAT_EVERY_S
+from chalicelib.domain.errors import AccessError, StoreUnavailable
 from chalicelib.domain.identifiers import ulid
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.verifier import Verifier
 from chalicelib.identity.jws import verify_answer, verify_hop
 from chalicelib.services.active_bundle import active_bundle
+from chalicelib.services.seal_orphan import SealOrphan
 from chalicelib.settings import StoreSettings, SystemClock
 from chalicelib.store.opened import Stores, open_stores
 
@@ -72,16 +80,23 @@ _log = logging.getLogger("broker")
 
 
 class Entrance:
-    """``flow.Door`` over Admissions and Gateway: admission is only ever used to open, and at once."""
+    """``flow.Door`` over Admissions and Gateway: admission is only ever used to open, and at once; and nobody is let in
+    while what happens could not be audited."""
 
-    def __init__(self, admissions: Admissions, gateway: Gateway) -> None:
+    def __init__(self, admissions: Admissions, gateway: Gateway, events: Events) -> None:
         self._admissions = admissions
         self._gateway = gateway
+        self._events = events
 
     def verifier(self, login: str) -> Verifier:
         return self._admissions.verifier(login)
 
     def open(self, login: str, peer: str, *, bound: bool = False, public_key: str = "") -> Connection:
+        try:
+            self._events.require_open()
+        except StoreUnavailable as error:
+            self._admissions.refused(login, peer, error)
+            raise
         return self._gateway.open(self._admissions.admit(login, peer, bound=bound), public_key=public_key)
 
 
@@ -103,25 +118,20 @@ class _Shared:
     configuration: ActiveConfiguration
     liveness: Liveness
     evidence: Evidence
-    audit: LogAudit
+    events: Events
     clock: SystemClock
 
 
 def put_together(settings: Settings, stores: Stores, clock: SystemClock, started: ExitStack) -> Parts:
     """Return the one flow over ``stores``, its threads running; ``started`` stops them. Raises AccessError where the
     configuration or the revocation feed cannot be read."""
-    shared = _shared(stores, clock)
-    poller = HoldPoller(answers=stores.answers, uses=stores.uses, evidence=shared.evidence, clock=clock)
     boot = f"boot_{ulid(clock.now())}"
-    recorder = Recorder(
-        objects=stores.objects,
-        connections=stores.connections,
-        signer=stores.signer(KeyPurpose.RECORD.value),
-        pool=_pool("uploads", UPLOAD_THREADS, UPLOAD_QUEUE, started),
-        clock=clock,
-        build=settings.build,
-        sealed_by=f"broker:{settings.host}:{boot}",
-    )
+    shared = _shared(stores, clock, boot)
+    started.callback(shared.events.close)  # first in, so last: every connection has told its end by then
+    poller = HoldPoller(answers=stores.answers, uses=stores.uses, evidence=shared.evidence, clock=clock)
+    life = Boot(boot, beats=stores.beats, objects=stores.objects, clock=clock)
+    life.beat()
+    recorder = _recorder(settings, stores, boot, clock, started)
     pool = _pool("blocking", POOL_THREADS, POOL_QUEUE, started)
     gateway = _gateway(stores, shared, recorder, poller, mint_function=settings.mint_function, boot=boot)
     shared.configuration.step()
@@ -132,17 +142,63 @@ def put_together(settings: Settings, stores: Stores, clock: SystemClock, started
         ("liveness", shared.liveness.step, 1.0),
         ("holds", poller.step, 0.5),
         ("recorder", recorder.step, 0.25),
+        ("events", shared.events.step, 1.0),
+        ("beat", life.beat, BEAT_EVERY_S),
     ):
         _periodic(name, step, every_s, started)
+    started.callback(life.end, gateway.end_boot)
     return Parts(
-        entrance=Entrance(_admissions(stores, shared), gateway),
+        entrance=Entrance(_admissions(stores, shared), gateway, shared.events),
         configuration=shared.configuration,
         pool=pool,
         user_authorities=lambda: stores.keys.public_keys(KeyPurpose.SSH_USER.value),
     )
 
 
-def _shared(stores: Stores, clock: SystemClock) -> _Shared:
+def _recorder(settings: Settings, stores: Stores, boot: str, clock: SystemClock, started: ExitStack) -> Recorder:
+    spool = None
+    if settings.spool is not None:
+        spool = Spool(settings.spool, boot, most_bytes=settings.spool_bytes)
+        started.callback(spool.close)
+    recorder = Recorder(
+        objects=stores.objects,
+        connections=stores.connections,
+        signer=stores.signer(KeyPurpose.RECORD.value),
+        pool=_pool("uploads", UPLOAD_THREADS, UPLOAD_QUEUE, started),
+        clock=clock,
+        build=settings.build,
+        sealed_by=f"broker:{settings.host}:{boot}",
+        spool=spool,
+    )
+    if spool is not None:
+        _periodic("spool", recorder.spool, SPOOL_EVERY_S, started)
+        _finish_what_was_left(settings, stores, spool, boot, clock, started)
+    return recorder
+
+
+def _finish_what_was_left(
+    settings: Settings, stores: Stores, spool: Spool, boot: str, clock: SystemClock, started: ExitStack
+) -> None:
+    """Finish dead brokers' recordings beside the service: nobody waits for them, and the bucket may be away."""
+    seal = SealOrphan(
+        objects=stores.objects,
+        connections=stores.connections,
+        chains=stores.chains,
+        keys=stores.keys,
+        signer=stores.signer(KeyPurpose.RECORD.value),
+        clock=clock,
+        sealed_by=f"restart:{settings.host}:{boot}",
+        build=settings.build,
+    )
+    leaving = Event()
+    finishing = Finishing(
+        spool=spool, objects=stores.objects, connections=stores.connections, seal=seal, stopping=leaving.is_set
+    )
+    _periodic("finishing", finishing.step, FINISH_EVERY_S, started)
+    started.callback(leaving.set)
+
+
+def _shared(stores: Stores, clock: SystemClock, boot: str) -> _Shared:
     bundles = active_bundle(stores, clock)
     return _Shared(
         bundles=bundles,
@@ -152,7 +208,7 @@ def _shared(stores: Stores, clock: SystemClock) -> _Shared:
             verify_hop=lambda hop: verify_hop(hop, stores.keys),
             verify_answer=lambda answer: verify_answer(answer, stores.keys),
         ),
-        audit=LogAudit(),
+        events=Events(objects=stores.objects, log=log_event, clock=clock, writer=boot),
         clock=clock,
     )
 
@@ -169,7 +225,7 @@ def _admissions(stores: Stores, shared: _Shared) -> Admissions:
         bundles=shared.bundles,
         evidence=shared.evidence,
         liveness=shared.liveness,
-        audit=shared.audit,
+        audit=shared.events,
         clock=shared.clock,
         pepper=secrets.token_bytes(PEPPER_BYTES),
     )
@@ -196,7 +252,7 @@ def _gateway(
         liveness=shared.liveness,
         recorder=recorder,
         poller=poller,
-        audit=shared.audit,
+        audit=shared.events,
         clock=shared.clock,
         boot=boot,
     )
@@ -305,7 +361,11 @@ def main() -> int:
         settings = read_settings()
         stores = open_stores(
             StoreSettings(
-                prefix=settings.prefix, region=settings.region, bucket=settings.bucket, lock_days=settings.lock_days
+                prefix=settings.prefix,
+                region=settings.region,
+                bucket=settings.bucket,
+                lock_days=settings.lock_days,
+                bucket_key=settings.bucket_key,
             ),
             clock=clock,
         )

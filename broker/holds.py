@@ -267,7 +267,8 @@ class Held:
 
     def _forward(self, judged: Judgement, outcome: Allow) -> Forward:
         forward = Forward(ruling=judged.ruling, masks=outcome.masks, durable=True, record_full=outcome.record_full)
-        self._record(FrameKind.VERDICT, verdict=verdict_word(forward), **_ruling_meta(judged.ruling))
+        masks: dict[str, Json] = {"masks": list(forward.masks)} if forward.masks else {}
+        self._record(FrameKind.VERDICT, verdict=verdict_word(forward), **_ruling_meta(judged.ruling), **masks)
         self._stores.recorder.make_durable(self._recording)
         return forward
 

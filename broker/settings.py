@@ -7,14 +7,20 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from broker.recorder.spool import MOST_BYTES
 from chalicelib.domain.errors import ConfigurationInvalid
+
+_MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """What the broker is told. ``tls_certificate`` and ``tls_key`` are PEM files; ``ssh_host_key`` is an OpenSSH
-    private key's, None where no ssh is served; ``build`` and ``host`` say in each manifest what sealed it."""
+    private key's, None where no ssh is served; ``build`` and ``host`` say in each manifest what sealed it. ``spool``: a
+    folder that outlives the process, for what is accepted and not yet in the bucket, at most ``spool_bytes``; None: no
+    spool."""
 
     prefix: str
     region: str
@@ -29,6 +35,9 @@ class Settings:
     ssh_host_key: Path | None
     build: str
     host: str
+    bucket_key: str = ""
+    spool: Path | None = None
+    spool_bytes: int = MOST_BYTES
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -49,6 +58,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         ssh_host_key=Path(_need(env, "COUNTERSIGN_SSH_HOST_KEY")) if ssh_port else None,
         build=env.get("COUNTERSIGN_BUILD", "source"),
         host=socket.gethostname(),
+        bucket_key=env.get("COUNTERSIGN_BUCKET_KEY", ""),
+        spool=Path(env["COUNTERSIGN_SPOOL"]) if env.get("COUNTERSIGN_SPOOL") else None,
+        spool_bytes=_number(env, "COUNTERSIGN_SPOOL_MIB", str(MOST_BYTES // _MIB)) * _MIB,
     )
 
 

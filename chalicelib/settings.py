@@ -28,12 +28,17 @@ class SystemClock:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreSettings:
     """Where state lives. ``prefix`` begins every table's and key alias's name; AWS endpoints come from botocore's own
-    variables (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_LAMBDA``), so that no code of ours knows of an emulator."""
+    variables (``AWS_ENDPOINT_URL``, ``AWS_ENDPOINT_URL_LAMBDA``), so that no code of ours knows of an emulator.
+    ``digest_bucket`` is a bucket of another account that gets a copy of every hourly digest, empty where none does.
+    ``bucket_key`` is the KMS key (ARN or alias) that every object is encrypted with, empty where the bucket's own
+    default decides."""
 
     prefix: str
     region: str
     bucket: str
     lock_days: int
+    digest_bucket: str = ""
+    bucket_key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +47,8 @@ class Settings:
     store (names or ARNs), never values; a function's name is ``function_prefix`` and its own. ``public_url`` is the
     API's own origin: issuer and audience of its tokens. ``waiters`` is how many callers may wait for people at once,
     over all processes: a share of the API function's concurrency (10 of the 50 that a small deployment reserves).
-    ``broker_ssh_port`` is 0 where the broker serves no ssh; ``broker_ssh_host_key`` is its public line."""
+    ``broker_ssh_port`` is 0 where the broker serves no ssh; ``broker_ssh_host_key`` is its public line. ``event_bus``
+    is the EventBridge bus that is told of events, empty where none is."""
 
     store: StoreSettings
     stage: str
@@ -59,6 +65,7 @@ class Settings:
     waiters: int = 10
     broker_ssh_port: int = 0
     broker_ssh_host_key: str = ""
+    event_bus: str = ""
 
 
 def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSettings:
@@ -69,6 +76,8 @@ def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSe
         region=_need(env, "AWS_DEFAULT_REGION") if "AWS_DEFAULT_REGION" in env else _need(env, "AWS_REGION"),
         bucket=_need(env, "COUNTERSIGN_BUCKET"),
         lock_days=_number(env, "COUNTERSIGN_LOCK_DAYS", default="1"),
+        digest_bucket=env.get("COUNTERSIGN_DIGEST_BUCKET", ""),
+        bucket_key=env.get("COUNTERSIGN_BUCKET_KEY", ""),
     )
 
 
@@ -91,6 +100,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         function_prefix=_need(env, "COUNTERSIGN_FUNCTION_PREFIX"),
         waiters=_number(env, "COUNTERSIGN_WAITERS", default="10"),
         broker_ssh_port=_number(env, "COUNTERSIGN_BROKER_SSH_PORT", default="0"),
+        event_bus=env.get("COUNTERSIGN_EVENT_BUS", ""),
         broker_ssh_host_key=_host_key(env.get("COUNTERSIGN_BROKER_SSH_HOST_KEY", "")),
     )
 

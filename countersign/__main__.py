@@ -52,11 +52,11 @@ _COMMANDS: Final[Mapping[str, _Entry]] = {
     "key": _Entry("print the thumbprint of this caller's key, for a ticket that names it", "key", "key"),
     "revoke": _Entry("end a hop, a session or a chain with all below it, now", "revoke", "revoke"),
     "login": _Entry("log in as a person, at the identity provider", "login", "login"),
-    "review": _Entry(
-        "who initiated, what was done, who approved, where it is recorded", "review", "review", remote=False
-    ),
+    "review": _Entry("who initiated, what was done, who approved, where it is recorded", "review", "review"),
+    "reconcile": _Entry("match a target's own logins with our connections", "reconcile", "reconcile", remote=False),
     "verify": _Entry("check evidence or a copy of it, with public keys alone", "verify", "verify", remote=False),
     "evidence": _Entry("copy all evidence of a session or chain into a folder", "evidence", "evidence", remote=False),
+    "query": _Entry("ask the archive a named question, on Athena or here", "query", "query", remote=False),
     "replay": _Entry("play a session's recordings in this terminal", "replay", "replay", remote=False),
 }
 _GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
@@ -79,6 +79,7 @@ _GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
 # Which extra brings a module that the base install lacks.
 _EXTRA_OF: Final = {
     **dict.fromkeys(("chalice", "slack_bolt", "slack_sdk", "aws_lambda_powertools"), "dev"),
+    "duckdb": "query",
     **dict.fromkeys(("postgast", "re2", "uvloop"), "broker"),
 }
 _EPILOG: Final = (

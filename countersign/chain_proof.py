@@ -136,7 +136,7 @@ def _hop(hashed: Mapping[str, object], signature: str) -> Hop:
     evidence = _object(hashed["evidence"])
     issued_at, expires_at = moment_of(hashed["issued_at"]), moment_of(hashed["expires_at"])
     version = hashed["v"]
-    if issued_at is None or expires_at is None or version not in {1, 2}:
+    if issued_at is None or expires_at is None or version not in {1, 2, 3}:
         raise ValueError("a hop's times or version are none that we know")
     parent = hashed["parent"]
     return Hop(
@@ -166,6 +166,7 @@ def _hop(hashed: Mapping[str, object], signature: str) -> Hop:
         expires_at=expires_at,
         max_depth=_number(hashed.get("max_depth", 0)),
         ticket=_text(hashed.get("ticket", "")),
+        rules=_texts(hashed.get("rules", [])),
         signature=signature,
         version=_number(version),
     )

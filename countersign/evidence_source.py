@@ -50,17 +50,22 @@ def open_source(subject: str, environment: Mapping[str, str], output: Output) ->
     Raises Failure (usage) where it is none of these or the deployment is not named, NotFound, StoreUnavailable, and
     ModuleNotFoundError without the extra.
     """
-    from chalicelib.services.verify import Anchor, EvidenceSource
-
     if SESSION_ID.match(subject) or TXN.match(subject):
-        stores = open_deployment(environment)
-        evidence = EvidenceSource(stores=stores, anchor=Anchor.AWS)
-        return Source(subject=subject, evidence=evidence, people=_people(stores, output), copy="")
+        return open_archive(subject, environment, output)
     folder = Path(subject)
     if not folder.is_dir():
         hint = "Give ses_..., a chain's txn, or a folder that `countersign evidence` wrote."
         raise Failure(Exit.USAGE, "this is no session, no chain and no folder", hint=hint)
     return _open_folder(folder)
+
+
+def open_archive(subject: str, environment: Mapping[str, str], output: Output) -> Source:
+    """Return the deployment itself, where whatever ``subject`` says is read. Raises as :func:`open_source` does."""
+    from chalicelib.services.verify import Anchor, EvidenceSource
+
+    stores = open_deployment(environment)
+    evidence = EvidenceSource(stores=stores, anchor=Anchor.AWS)
+    return Source(subject=subject, evidence=evidence, people=_people(stores, output), copy="")
 
 
 def open_deployment(environment: Mapping[str, str]) -> Stores:

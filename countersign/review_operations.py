@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from countersign.printable import padded, safe_line, width
+from countersign.review_steps import VERDICTS, allowed_operation, outcome_of, verdict_word
 
 if TYPE_CHECKING:
     from chalicelib.services.reviewed import ReviewedApproval, ReviewedOperation
@@ -18,31 +19,30 @@ if TYPE_CHECKING:
 Paint = Callable[..., str]
 
 _OUTCOME_COLUMNS: Final = 13  # "UPDATE 100000", "error exit 1" and "refused 42501" fit
+_MOST_OUTCOME: Final = 20
 _MOST_NAME: Final = 48  # a longer name would push what is said of its signature off the line
 _LEAST_TEXT: Final = 16  # columns of a statement's text, however deep in the tree it stands
-_VERDICTS: Final = {
-    ("forward", False): ("forwarded", "green"),
-    ("mask", False): ("masked", "green"),
-    ("forward", True): ("held, ran", "yellow"),
-    ("mask", True): ("held, ran", "yellow"),
-    ("block", False): ("blocked", "red"),
-    ("block", True): ("held, refused", "red"),
-    ("hold", True): ("held", "yellow"),
+_COLOURS: Final = {
+    ("forward", False): "green",
+    ("mask", False): "green",
+    ("forward", True): "yellow",
+    ("mask", True): "yellow",
+    ("hold", True): "yellow",
 }
-VERDICT_COLUMNS: Final = max(len(word) for word, _ in _VERDICTS.values())
+VERDICT_COLUMNS: Final = max(map(len, VERDICTS.values()))
 
 
 def operation_lines(operation: ReviewedOperation, paint: Paint, columns: int) -> Iterator[str]:
     """Give the lines of one operation, at most ``columns`` wide."""
     word, colour = verdict_of(operation)
-    outcome = _outcome(operation)
+    outcome = safe_line(outcome_of(operation), _MOST_OUTCOME)
     room = columns - 8 - 2 - VERDICT_COLUMNS - 2 - 2 - max(_OUTCOME_COLUMNS, width(outcome))
     room = max(room, _LEAST_TEXT)
     text = safe_line(" ".join(operation.text.split()) or "(an interactive shell)", room)
     head = f"{time_of(operation.at)}  {paint(padded(word, VERDICT_COLUMNS), colour)}"
     yield f"{head}  {padded(text, room)}  {outcome}".rstrip()
     recorded = "recorded" if operation.recorded else "RECORD NOT VERIFIED"
-    why = safe_line(_why(operation), max(columns - 10 - len(f"; {recorded}"), _LEAST_TEXT))
+    why = safe_line(allowed_operation(operation, people), max(columns - 10 - len(f"; {recorded}"), _LEAST_TEXT))
     yield f"{' ' * 10}{paint(why, 'dim')}; {recorded if operation.recorded else paint(recorded, 'red', 'bold')}"
     if operation.binds:
         yield f"{' ' * 10}{paint(safe_line('with ' + ', '.join(operation.binds), columns - 10), 'dim')}"
@@ -50,37 +50,8 @@ def operation_lines(operation: ReviewedOperation, paint: Paint, columns: int) ->
 
 def verdict_of(operation: ReviewedOperation) -> tuple[str, str]:
     """Return the word for an operation's verdict, and its colour. A verdict that nobody knows is red. Pure."""
-    return _VERDICTS.get((operation.verdict, operation.held), (safe_line(operation.verdict, 13), "red"))
-
-
-def _outcome(operation: ReviewedOperation) -> str:
-    match operation.status:
-        case "ok":
-            return safe_line(operation.tag or f"{operation.rows} rows", 20)
-        case "":
-            return "outcome unknown" if operation.verdict in {"forward", "mask"} else "not run"
-        case status:
-            return safe_line(f"{status} {operation.sqlstate or operation.tag}".rstrip(), 20)
-
-
-def _why(operation: ReviewedOperation) -> str:
-    asked = tuple(rule for approval in operation.approvals for rule in approval.rules)
-    # The rules that people answered come first: they are what a reader must see where the line is too short for all.
-    rules = " + ".join(dict.fromkeys((*asked, *operation.rules))) or "no rule"
-    approved = [approval for approval in operation.approvals if approval.approved]
-    refused = [approval for approval in operation.approvals if not approval.approved]
-    code = f" ({safe_line(operation.code)})" if operation.code and operation.code != "policy_denied" else ""
-    match operation.verdict, operation.held:
-        case "forward" | "mask", True:
-            return f"approved by {people(approved) or 'nobody'}; {rules}"
-        case "forward" | "mask", False:
-            return f"allowed by {rules}, none required"
-        case "block", True:
-            return f"refused by {people(refused)}; {rules}" if refused else f"not approved{code}; {rules}"
-        case "block", False:
-            return f"blocked by {rules}{code}"
-        case _:
-            return f"waited for approval, and no verdict was recorded; {rules}"
+    word = safe_line(verdict_word(operation), VERDICT_COLUMNS)
+    return word, _COLOURS.get((operation.verdict, operation.held), "red")
 
 
 def people(approvals: Sequence[ReviewedApproval]) -> str:

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 from countersign.printable import counted, safe_line, width
 from countersign.review_operations import day_of, operation_lines, people, time_of
+from countersign.review_steps import allowed_hop
+from countersign.review_unusual import name_of, revoked_above, unusual
 
 if TYPE_CHECKING:
+    from chalicelib.domain.recording import Gap
     from chalicelib.services.reviewed import (
         AccessReview,
         ReviewedHop,
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 Paint = Callable[..., str]
 
 MOST_OPERATIONS: Final = 12  # of a session, two lines each: with the rest around them a screen of 50 lines is full
+_MOST_GAPS: Final = 3  # of a recording, named on its line; the rest are counted, and stand in the findings
 _MOST_SCOPE: Final = 6  # permissions of a hop on its line; the rest are counted
-_OPAQUE: Final = frozenset({"opaque", "shell"})
 
 
 def screen(review: AccessReview, paint: Paint, columns: int, *, every: bool, anchored: bool = True) -> Iterator[str]:
@@ -64,12 +67,7 @@ def _findings(review: AccessReview, paint: Paint) -> Iterator[str]:
 
 
 def _unusual(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
-    told = [
-        *_unusual_hops(review),
-        *(line for session in review.sessions for line in _unusual_session(session, review)),
-    ]
-    if not review.accountable:
-        told.insert(0, "nobody is known behind this run: its trigger is unknown")
+    told = list(unusual(review))
     if not told:
         return
     yield ""
@@ -78,37 +76,6 @@ def _unusual(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
         yield from textwrap.wrap(
             safe_line(line), columns, initial_indent="  ", subsequent_indent="    ", max_lines=3, placeholder=" …"
         )
-
-
-def _unusual_hops(review: AccessReview) -> Iterator[str]:
-    for hop in review.hops:
-        if hop.revoked is not None and hop.revoked.key != _above(review, hop):
-            why = f"revoked at {time_of(hop.revoked.at)} by {hop.revoked.by}: {hop.revoked.why}"
-            yield f"{_name(hop)} was {why}; what is below ended with it"
-        if hop.assurance == "vouched":
-            yield f"{_name(hop)} is vouched: its parent named its key, and no issuer knows it"
-
-
-def _unusual_session(session: ReviewedSession, review: AccessReview) -> Iterator[str]:
-    hops = {hop.id: hop for hop in review.hops}
-    where = f"{session.target} ({session.id})"
-    if session.revoked is not None:
-        yield f"{where} was revoked at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
-    entered = [hops[recording.target_hop].assurance for recording in session.recordings if recording.target_hop in hops]
-    if "bearer" in entered:
-        yield f"{where} was entered with its secret alone: whoever could read it was its owner (bearer)"
-    opaque = sum(bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions}) for op in session.operations)
-    if opaque:
-        yield f"{where} ran {counted(opaque, 'opaque operation')}: what they did could not be read before they ran"
-    unknown = sum(op.verdict in {"forward", "mask"} and op.status in {"", "unknown"} for op in session.operations)
-    if unknown:
-        yield f"{where} has {counted(unknown, 'operation')} of which nobody knows how they ended"
-
-
-def _above(review: AccessReview, hop: ReviewedHop) -> str:
-    """Return the key with which the hop above was revoked, empty where it was not."""
-    parent = next((other for other in review.hops if other.id == hop.parent), None)
-    return parent.revoked.key if parent is not None and parent.revoked is not None else ""
 
 
 def _initiator(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
@@ -172,7 +139,7 @@ class _Tree:
             case other:
                 assured = paint(safe_line(other).upper(), "yellow", "bold")
         signed = paint("signed", "green") if hop.verified else paint("NOT VERIFIED", "red", "bold")
-        name = paint(safe_line(_name(hop), self._columns // 3), "bold")
+        name = paint(safe_line(name_of(hop), self._columns // 3), "bold")
         return f"{first}{name}  {assured}  {paint(safe_line(hop.id), 'dim')}  {signed}"
 
     def _hop_facts(self, hop: ReviewedHop, stem: str) -> Iterator[str]:
@@ -185,12 +152,13 @@ class _Tree:
         depth = f"depth {hop.depth} of {hop.max_depth}" if hop.max_depth else f"depth {hop.depth}"
         yield stem + safe_line(f"may {scope or 'nothing'}{narrower}; {depth}; until {time_of(hop.expires_at)}", room)
         if hop.parent and parent is not None:
-            how = f"vouched for by {_name(parent)}" if hop.assurance == "vouched" else f"by {hop.identity.issuer}"
+            how = f"vouched for by {name_of(parent)}" if hop.assurance == "vouched" else f"by {hop.identity.issuer}"
             teams = f"; team {', '.join(hop.teams)}" if hop.teams and hop.teams != parent.teams else ""
             let_in = f"; ticket {hop.ticket}" if hop.ticket else ""
             yield stem + paint(safe_line(f"{how}, let in at {time_of(hop.issued_at)}{teams}{let_in}", room), "dim")
+        yield stem + paint(safe_line(allowed_hop(hop), room), "dim")
         if hop.revoked is not None:
-            own = hop.revoked.key != _above(self._review, hop)
+            own = hop.revoked.key != revoked_above(self._review, hop)
             how = f"by {hop.revoked.by}: {hop.revoked.why}" if own else f"with the hop above it ({hop.revoked.key})"
             yield stem + paint(safe_line(f"REVOKED at {time_of(hop.revoked.at)} {how}", room), "red", "bold")
 
@@ -247,7 +215,12 @@ class _Tree:
         paint = self._paint
         state = paint("signed, verified", "green") if recording.verified else paint("NOT VERIFIED", "red", "bold")
         ended = f"to {time_of(recording.sealed_at)}, {recording.exit}" if recording.sealed_at else "not sealed"
-        gaps = counted(len(recording.gaps), "gap") if recording.gaps else "no gaps"
+        gaps = ", ".join(_gap(gap) for gap in recording.gaps[:_MOST_GAPS]) if recording.gaps else "no gaps"
+        if len(recording.gaps) > _MOST_GAPS:
+            gaps += f" and {len(recording.gaps) - _MOST_GAPS} more"
+        if recording.sealed_by and not recording.sealed_by.startswith("broker:"):
+            who = "the sweeper" if recording.sealed_by == "sweeper" else f"a restarted broker ({recording.sealed_by})"
+            state += "; " + paint(safe_line(f"its broker died: sealed by {who}", room), "yellow")
         if not recording.verified and not recording.gaps:
             gaps = "gaps unknown"  # only a manifest that verifies can say that nothing is missing
         where = f"from {recording.peer}, {time_of(recording.opened_at)} {ended}"
@@ -259,6 +232,12 @@ class _Tree:
         yield rest + "  " + paint(_manifest(recording.manifest_key, room - 2), "dim")
 
 
+def _gap(gap: Gap) -> str:
+    if gap.last is None:
+        return f"gap from frame {gap.first} on ({safe_line(gap.why)})"
+    return f"gap {gap.first} to {gap.last} ({safe_line(gap.why)})"
+
+
 def _manifest(key: str, room: int) -> str:
     """Return a manifest's key; where it does not fit, without the session's id, which stands above it."""
     line = safe_line(key)
@@ -266,10 +245,6 @@ def _manifest(key: str, room: int) -> str:
     if len(line) > room and len(parts) == 5:
         line = "/".join((*parts[:3], "…", parts[4]))
     return safe_line(line, room) or "no manifest"
-
-
-def _name(hop: ReviewedHop) -> str:
-    return f"{hop.principal} on {hop.target}" if hop.target else hop.identity.name
 
 
 def _most_telling(operations: Sequence[ReviewedOperation]) -> list[ReviewedOperation]:

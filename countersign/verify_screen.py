@@ -6,13 +6,15 @@ name is never cut, since the next thing that an auditor does is to look there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from countersign.printable import counted, safe_line
+from countersign.printable import counted, moment, safe_line
 
 if TYPE_CHECKING:
-    from chalicelib.services.verify import Verification
+    from chalicelib.services.reviewed import Finding
+    from chalicelib.services.verify import Checked, Verification
+    from chalicelib.services.verify_all import ArchiveVerification
 
 Paint = Callable[..., str]
 
@@ -29,6 +31,36 @@ def screen(verification: Verification, copy: str, paint: Paint) -> Iterator[str]
     if copy:
         yield paint(safe_line(copy), "dim")
     done = verification.checked
+    yield from _chain_lines(done)
+    yield f"  keys: {_KEYS[verification.anchor.value]}"
+    yield from _findings(verification.findings, paint)
+
+
+def archive_screen(found: ArchiveVerification, *, copied: bool, paint: Paint) -> Iterator[str]:
+    """Give the lines of a verification of everything. ``copied``: the digests were compared with a second bucket."""
+    word = paint("NOT VERIFIED", "red", "bold") if found.findings else paint("VERIFIED", "green", "bold")
+    yield f"{word}  everything since {moment(safe_line(found.since))}"
+    done = found.counted
+    compared = "each with its copy in the second bucket" if copied else "no second bucket was compared"
+    yield f"  {counted(done.digests, 'hourly digest')}: none missing, signatures, each names the one before; {compared}"
+    changes = counted(done.changes, "change")
+    yield f"  {counted(done.objects, 'object')} that they list, {changes} of rows: hashes, counts"
+    yield f"  {counted(done.rows, 'row')} in the tables: each as it was archived"
+    yield f"  {counted(done.chains, 'chain')}, each verified whole:"
+    yield from (f"  {line}" for line in _chain_lines(done.checked))
+    yield f"  keys: {_KEYS[found.anchor.value]}"
+    if found.head:
+        yield f"  the last digest is {safe_line(found.head)}, SHA-256 {found.head_sha256}"
+    if found.pending:
+        yield paint(
+            f"  newer than the last digest: {counted(found.pending, 'object')}, which the next one lists", "dim"
+        )
+    if found.open:
+        yield paint(f"  still running: {counted(found.open, 'connection')}", "dim")
+    yield from _findings(found.findings, paint)
+
+
+def _chain_lines(done: Checked) -> Iterator[str]:
     yield f"  {counted(done.hops, 'hop')}: signatures, links, none with more than its parent"
     sessions = counted(done.sessions, "session")
     yield f"  {sessions}, {counted(done.connections, 'connection')}: rows against what is signed"
@@ -37,11 +69,13 @@ def screen(verification: Verification, copy: str, paint: Paint) -> Iterator[str]
     yield f"  {counted(done.manifests, 'manifest')}: signatures"
     segments = counted(done.segments, "segment")
     yield f"  {segments}, {counted(done.frames, 'frame')}: hashes, links, numbers without holes"
-    yield f"  keys: {_KEYS[verification.anchor.value]}"
-    if verification.findings:
+
+
+def _findings(findings: Sequence[Finding], paint: Paint) -> Iterator[str]:
+    if findings:
         yield ""
-        yield paint(f"FINDINGS: {len(verification.findings)}", "bold", "red")
-        for finding in verification.findings:
+        yield paint(f"FINDINGS: {len(findings)}", "bold", "red")
+        for finding in findings:
             yield f"  {paint(safe_line(finding.kind.value), 'red')}  {safe_line(str(finding))}"
 
 

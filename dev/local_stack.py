@@ -33,17 +33,19 @@ from chalicelib.domain.secret import Secret
 from chalicelib.domain.target import CERTIFICATE
 from chalicelib.domain.verifier import new_session_secret
 from chalicelib.settings import StoreSettings
+from chalicelib.store.approvals import ANSWERS, ASKS
 from dev.authority import ServerIdentity, make_server_identity
 from dev.configuration import API, Configuration, Served, read_configuration, with_addresses
 from dev.emulator import ACCOUNT, Emulator, start_ministack
 from dev.invocation import Callers
 from dev.issuers import Issuers
 from dev.lambdas import Answered, Function, Lambdas, start_host
-from dev.log_pump import LogPump
+from dev.log_pump import AUDITED, BROKER_GROUP, FUNCTIONS_GROUP, LogPump
 from dev.part_settings import (
     BOT_TOKEN,
     BROKER_HOST,
     BUCKET,
+    DIGEST_BUCKET,
     FUNCTION_PREFIX,
     PREFIX,
     REGION,
@@ -56,14 +58,26 @@ from dev.part_settings import (
 from dev.postgres_binaries import PostgresBinaries, find_postgres
 from dev.preparation import Order, Prepared, read_prepared
 from dev.processes import Child, free_port, listening
-from dev.pump import Pumps, StreamPump, scheduled_event
+from dev.pump import Pump, Pumps, StreamPump, Windowed, scheduled_event
 from dev.roles import Role
 from dev.settings import DEMO_BUNDLE, ROOT, SystemClock, child_environment
 from dev.slack_standin import Member, SlackStandin
 from dev.targets import NAMES, Starting, Targets
 
-FUNCTIONS: Final = ("sign", "decide", "mint", "review", "post_cards", "reconcile", "watch_targets")
-SELDOM: Final = ("review", "reconcile", "watch_targets")  # these start at their first call, not with the stack
+FUNCTIONS: Final = (
+    *("sign", "decide", "mint", "review", "post_cards", "reconcile", "watch_targets"),
+    *("archive_items", "sweep", "digest", "events", "sign_off"),
+)
+SELDOM: Final = (
+    "review",
+    "sign_off",
+    "reconcile",
+    "watch_targets",
+    "sweep",
+    "digest",
+    "events",
+)  # these start at their first call, not with the stack
+ARCHIVE_BATCH: Final = 100  # Lambda's own default for a stream
 PREPARED_WITHIN_S: Final = 60
 READY_WITHIN_S: Final = 60.0  # each part answers within seconds; a loaded machine gets a minute
 
@@ -94,6 +108,8 @@ class Stack:
         self.folder = Path()
         self.targets = Targets()
         self._reconcile: Function | None = None
+        self._digest: Function | None = None
+        self._sweep: Function | None = None
 
     def __enter__(self) -> Stack:
         try:
@@ -128,6 +144,18 @@ class Stack:
         if self._reconcile is None:
             raise StoreUnavailable("the stack is not running")
         return self._reconcile.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}reconcile", ACCOUNT, REGION))
+
+    def digest(self) -> Answered:
+        """Make the hourly digests that are due, and return the function's answer. Raises StoreUnavailable."""
+        if self._digest is None:
+            raise StoreUnavailable("the stack is not running")
+        return self._digest.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}digest", ACCOUNT, REGION))
+
+    def sweep(self) -> Answered:
+        """Seal what dead brokers left, and return the function's answer. Raises StoreUnavailable."""
+        if self._sweep is None:
+            raise StoreUnavailable("the stack is not running")
+        return self._sweep.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}sweep", ACCOUNT, REGION))
 
     def _start(self) -> None:
         written = read_configuration(self._options.config)
@@ -226,7 +254,7 @@ class Stack:
 
     def _prepare(self, emulator: Emulator, configuration: Configuration, slack: Mapping[str, str]) -> Prepared:
         order = Order(
-            store=StoreSettings(prefix=PREFIX, region=REGION, bucket=BUCKET, lock_days=1),
+            store=StoreSettings(prefix=PREFIX, region=REGION, bucket=BUCKET, lock_days=1, digest_bucket=DIGEST_BUCKET),
             account=emulator.account,
             function_prefix=FUNCTION_PREFIX,
             secrets={**configuration.secrets, **self.targets.secrets(configuration.bundle), **slack},
@@ -275,27 +303,45 @@ class Stack:
         self._children.append(child)
         return child
 
-    def _start_pumps(self, emulator: Emulator, prepared: Prepared, functions: Mapping[str, Function]) -> None:
-        role = _role(prepared, "post_cards")
+    def _streams(self, prepared: Prepared, name: str, endpoint: str) -> Any:
+        """Return the client with which AWS reads streams for the function of that name: under its role."""
+        role = _role(prepared, name)
         session = Session(role.access_key, role.secret_key.expose(), region_name=REGION)
-        streams = [
-            StreamPump(
-                session.client("dynamodbstreams", endpoint_url=emulator.endpoint),
-                arn,
-                REGION,
-                functions["post_cards"].invoke,
-            )
+        return session.client("dynamodbstreams", endpoint_url=endpoint)
+
+    def _start_pumps(self, emulator: Emulator, prepared: Prepared, functions: Mapping[str, Function]) -> None:
+        at = emulator.endpoint
+        cards, archive = self._streams(prepared, "post_cards", at), self._streams(prepared, "archive_items", at)
+        posted, archived = functions["post_cards"].invoke, functions["archive_items"].invoke
+        streams: list[Pump] = [StreamPump(cards, prepared.streams[name], REGION, posted) for name in (ASKS, ANSWERS)]
+        streams += [
+            Windowed(StreamPump(archive, arn, REGION, archived, batch=ARCHIVE_BATCH, until_taken=True), self._clock)
             for arn in prepared.streams.values()
         ]
         watch = functions["watch_targets"].invoke
-        logs = [
+        logs: list[Pump] = [
             LogPump(log.target, log.path, watch, self._clock, account=emulator.account, program=log.program)
             for log in self.targets.logs
         ]
-        self._reconcile = functions["reconcile"]
-        pumps = Pumps([*streams, *logs], [self.reconcile])
-        pumps.start()
-        self._ending.callback(pumps.stop)
+        logs += self._own_logs(functions, emulator.account)
+        self._reconcile, self._digest, self._sweep = (functions[name] for name in ("reconcile", "digest", "sweep"))
+        pumps = Pumps([*streams, *logs], [self.reconcile, self.sweep])
+        hourly = Pumps([], [self.digest], every_s=3600.0)
+        for each in (pumps, hourly):
+            each.start()
+            self._ending.callback(each.stop)
+
+    def _own_logs(self, functions: Mapping[str, Function], account: str) -> list[Pump]:
+        """Return what brings our own events to ``events``: the logs of all functions but its own, and the broker's."""
+        found: list[Pump] = []
+        for name in ("api", "broker", *(name for name in FUNCTIONS if name != "events")):
+            log = self._log(name)
+            log.touch()  # a function that nobody has called has no log yet
+            group = BROKER_GROUP if name == "broker" else f"{FUNCTIONS_GROUP}{FUNCTION_PREFIX}"
+            tell = functions["events"].invoke
+            pump = LogPump(name, log, tell, self._clock, account=account, words=AUDITED, group=group)
+            found.append(Windowed(pump, self._clock))
+        return found
 
     def _end(self) -> None:
         self._ending.close()
@@ -353,6 +399,7 @@ def _aws_part(emulator: Emulator, prepared: Prepared) -> dict[str, Any]:
         "AWS_DEFAULT_REGION": REGION,
         "COUNTERSIGN_PREFIX": PREFIX,
         "COUNTERSIGN_BUCKET": BUCKET,
+        "COUNTERSIGN_DIGEST_BUCKET": DIGEST_BUCKET,
     }
     place = {"endpoint": emulator.endpoint, "region": REGION, "bucket": BUCKET, "prefix": PREFIX}
     return {**place, "auditor": auditor}

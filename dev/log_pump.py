@@ -1,4 +1,5 @@
-"""What feeds ``watch_targets`` at AWS and not here: the targets' own logs, as CloudWatch Logs subscriptions.
+"""What feeds ``watch_targets`` and ``events`` at AWS and not here: the targets' logs and our own, as CloudWatch Logs
+subscriptions.
 
 Rules: a log is followed from its beginning, whole line after whole line; only lines with one of the filter's words are
 delivered, as a subscription's filter pattern does, since a target logs everything and a refused login is rare. Batches
@@ -23,6 +24,9 @@ from dev.lambdas import Answered
 from dev.output import complain
 
 GROUP: Final = "/countersign/targets/"
+FUNCTIONS_GROUP: Final = "/aws/lambda/"
+BROKER_GROUP: Final = "/countersign/"
+AUDITED: Final = ('"audit":',)  # in AWS: '{ $.audit.uid = * }'
 BATCH: Final = 100
 TRIES: Final = 3
 MAX_LINE: Final = 256 * 1024
@@ -54,9 +58,10 @@ class LogPump:
         account: str,
         program: str = "",
         words: Sequence[str] = FILTER,
+        group: str = GROUP,
     ) -> None:
-        """``program``, such as ``sshd[7]``, is whose lines they are where a host's syslog would say so: each gets what
-        syslog puts before it."""
+        """The log's group is ``group`` and then ``target``, whose log it is. ``program``, such as ``sshd[7]``, is whose
+        lines they are where a host's syslog would say so: each gets what syslog puts before it."""
         self._target = target
         self._log = log
         self._deliver = deliver
@@ -64,6 +69,7 @@ class LogPump:
         self._account = account
         self._program = program
         self._words = tuple(words)
+        self._group = f"{group}{target}"
         self._offset = 0
         self._count = 0
 
@@ -102,7 +108,7 @@ class LogPump:
         return {
             "messageType": "DATA_MESSAGE",
             "owner": self._account,
-            "logGroup": f"{GROUP}{self._target}",
+            "logGroup": self._group,
             "logStream": "local",
             "subscriptionFilters": ["refused-logins"],
             "logEvents": events,

@@ -9,12 +9,14 @@ from typing import Final
 
 from dev.authority import ServerIdentity
 from dev.emulator import Emulator
+from dev.provision import BUCKET_KEY
 from dev.slack_standin import CHANNEL, SlackStandin
 
 REGION: Final = "eu-west-1"
 PREFIX: Final = "countersign-local"
 FUNCTION_PREFIX: Final = f"{PREFIX}-"
 BUCKET: Final = f"{PREFIX}-recordings"
+DIGEST_BUCKET: Final = f"{PREFIX}-digests"  # at AWS another account's
 STAGE: Final = "local"
 # The broker's certificate names localhost too, since libpq before 15 matches no address in a certificate.
 BROKER_HOST: Final = "localhost"
@@ -44,7 +46,9 @@ def plane_settings(api_url: str, doors: Doors, identity: ServerIdentity, slack: 
     return {
         "COUNTERSIGN_PREFIX": PREFIX,
         "COUNTERSIGN_BUCKET": BUCKET,
+        "COUNTERSIGN_DIGEST_BUCKET": DIGEST_BUCKET,
         "COUNTERSIGN_LOCK_DAYS": "1",
+        "COUNTERSIGN_BUCKET_KEY": f"alias/{PREFIX}-{BUCKET_KEY}",
         "COUNTERSIGN_STAGE": STAGE,
         "COUNTERSIGN_PUBLIC_URL": api_url,
         "COUNTERSIGN_BROKER_HOST": BROKER_HOST,
@@ -57,6 +61,7 @@ def plane_settings(api_url: str, doors: Doors, identity: ServerIdentity, slack: 
         "COUNTERSIGN_SLACK_CHANNEL": CHANNEL,
         "COUNTERSIGN_SLACK_API_URL": slack.api_url,
         "COUNTERSIGN_FUNCTION_PREFIX": FUNCTION_PREFIX,
+        "COUNTERSIGN_EVENT_BUS": PREFIX,
     }
 
 

@@ -45,7 +45,8 @@ class Order:
     credentials: tuple[str, ...]
 
     def text(self) -> str:
-        store = {name: getattr(self.store, name) for name in ("prefix", "region", "bucket", "lock_days")}
+        names = ("prefix", "region", "bucket", "lock_days", "digest_bucket")
+        store = {name: getattr(self.store, name) for name in names}
         rest = {"account": self.account, "function_prefix": self.function_prefix, "credentials": self.credentials}
         return json.dumps({**rest, "store": store, "secrets": dict(self.secrets), "files": dict(self.files)})
 
@@ -126,7 +127,9 @@ def _places(order: Order, made: Provisioned) -> dict[str, str]:
         "REGION": order.store.region,
         "PREFIX": order.store.prefix,
         "BUCKET": order.store.bucket,
+        "DIGEST_BUCKET": order.store.digest_bucket,
         "FUNCTION_PREFIX": order.function_prefix,
+        "BUCKET_KEY": made.bucket_key,
         **keys,
     }
 

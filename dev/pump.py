@@ -2,7 +2,8 @@
 
 Rules: records of one shard arrive in order, in batches of ``BATCH``, in the event shape of Lambda's DynamoDB source,
 read with the function's own credentials as Lambda does; a batch that fails is tried ``TRIES`` times, then put aside
-(its sequence numbers in the log), so that one poison record never stops the rest. A pump that cannot read says so once
+(its sequence numbers in the log), so that one poison record never stops the rest; only where nothing may be lost does
+it come again until it is taken. A pump that cannot read says so once
 and tries again.
 Sources: docs.aws.amazon.com, "Using Lambda with DynamoDB" (event, batching, retries), "Scheduled events" (event).
 """
@@ -29,6 +30,7 @@ from dev.processes import Joinable, background
 POLL_S: Final = 0.25  # Lambda reads each shard four times a second
 BATCH: Final = 10
 TRIES: Final = 3
+WINDOW_S: Final = 1.0
 SCHEDULE_S: Final = 60.0
 _PUT_ASIDE_KEPT: Final = 100
 
@@ -46,11 +48,23 @@ class Streams(Protocol):
 class StreamPump:
     """Reads one stream from its beginning and gives every record to ``deliver``."""
 
-    def __init__(self, streams: Streams, arn: str, region: str, deliver: Callable[[object], Answered]) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        arn: str,
+        region: str,
+        deliver: Callable[[object], Answered],
+        *,
+        batch: int = BATCH,
+        until_taken: bool = False,
+    ) -> None:
+        """``until_taken``: a batch that fails is never put aside, but comes again with the next step."""
         self._streams = streams
         self._arn = arn
         self._region = region
         self._deliver = deliver
+        self._batch = batch
+        self._until_taken = until_taken
         self._iterators: dict[str, str | None] = {}
         self.put_aside: deque[tuple[str, ...]] = deque(maxlen=_PUT_ASIDE_KEPT)
 
@@ -69,26 +83,30 @@ class StreamPump:
         iterator = self._iterators[shard]
         if iterator is None:  # the shard is closed and read to its end
             return 0
-        found = self._streams.get_records(ShardIterator=iterator, Limit=BATCH)
+        found = self._streams.get_records(ShardIterator=iterator, Limit=self._batch)
         records: list[dict[str, Any]] = found["Records"]
-        if records:
-            self._give(records)
+        if records and not self._given(records):
+            return 0  # the iterator stays where it is
         self._iterators[shard] = found.get("NextShardIterator")
         return len(records)
 
-    def _give(self, records: Sequence[Mapping[str, Any]]) -> None:
+    def _given(self, records: Sequence[Mapping[str, Any]]) -> bool:
+        """Deliver, and return whether the next records may follow."""
         event = {"Records": [_as_lambda_shows(record, self._arn, self._region) for record in records]}
         for _ in range(TRIES):
             try:
                 if not self._deliver(event).failed:
-                    return
+                    return True
             except StoreUnavailable:
                 continue
+        if self._until_taken:
+            return False
         numbers = tuple(record["dynamodb"]["SequenceNumber"] for record in records)
         self.put_aside.append(numbers)
         complain(
             f"{self._arn.split('/stream/')[0].rpartition('/')[2]}: put aside after {TRIES} tries: {', '.join(numbers)}"
         )
+        return True
 
 
 def _as_lambda_shows(record: Mapping[str, Any], arn: str, region: str) -> dict[str, Any]:
@@ -124,6 +142,24 @@ class Pump(Protocol):
     def step(self) -> int:
         """Deliver what is new; return how much that was. Raises botocore's errors or OSError where nothing can be
         read."""
+
+
+class Windowed:
+    """A pump with Lambda's batching window: what comes within ``window_s`` is delivered together."""
+
+    def __init__(self, pump: Pump, clock: Clock, window_s: float = WINDOW_S) -> None:
+        self._pump = pump
+        self._clock = clock
+        self._window_s = window_s
+        self._next = 0.0
+
+    def step(self) -> int:
+        if self._clock.monotonic_s() < self._next:
+            return 0
+        found = self._pump.step()
+        if not found:
+            self._next = self._clock.monotonic_s() + self._window_s
+        return found
 
 
 class Pumps:

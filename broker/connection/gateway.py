@@ -16,6 +16,7 @@ from broker.admission import Admission
 from broker.configuration import ActiveConfiguration
 from broker.connection.live import Connection, Opened, connection_event
 from broker.connection.rows import NumberedRows
+from broker.events import EventLog, OperationTeller
 from broker.evidence import Evidence
 from broker.holds import HoldPoller, HoldStores
 from broker.inspection import Inspector, Subject
@@ -23,11 +24,11 @@ from broker.liveness import Liveness
 from broker.recorder import Recorder, Recording
 from broker.recorder.recorder import Closing
 from chalicelib.config.bundle import Bundles
-from chalicelib.domain.audit import AuditLog, AuditName
+from chalicelib.domain.audit import AuditName
 from chalicelib.domain.canonical import Json, digest
 from chalicelib.domain.chain import Hop, HopKind
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.connection import BootEnd, ConnectionRow
 from chalicelib.domain.errors import AccessError, Denied, Limited, StoreUnavailable
 from chalicelib.domain.identifiers import ConnectionId, new_connection_id, new_hop_id, ulid
 from chalicelib.domain.identity import Evidence as HopEvidence
@@ -36,7 +37,7 @@ from chalicelib.domain.recording import FrameKind, RecordedAs
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.store import Answers, Asks, Chains, Connections, Functions, Revocations, Sessions, Signer, Uses
 from chalicelib.domain.target import CERTIFICATE, Credential
-from chalicelib.identity.jws import sign_hop
+from chalicelib.identity.jws import sign_boot_end, sign_hop
 
 _logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Gateway:
         liveness: Liveness,
         recorder: Recorder,
         poller: HoldPoller,
-        audit: AuditLog,
+        audit: EventLog,
         clock: Clock,
         boot: str,
     ) -> None:
@@ -105,7 +106,10 @@ class Gateway:
         connection_id = new_connection_id(self._clock.now())
         hop = self._put_hop(admission, connection_id)
         row = self._rows.put(self._row(admission, connection_id, hop))
-        recording = self._recorder.start(_recorded_as(admission, row))
+        who = _recorded_as(admission, row)
+        teller = OperationTeller(who, self._audit)
+        recording = self._recorder.start(who, seen=teller)
+        teller.found_by(recording.place)
         closing = Closing(
             leaf_hop_sha256=hop.sha256(),
             opened_at=row.opened_at,
@@ -125,6 +129,10 @@ class Gateway:
             refusal = StoreUnavailable("the connection could not be opened")
             self._ended(admission, row, recording, closing, refusal)
             raise refusal from error
+
+    def end_boot(self) -> BootEnd:
+        """Return how this boot's rows end, signed: nothing opens any more. Raises StoreUnavailable."""
+        return sign_boot_end(self._signer, self._rows.close(self._clock.now()))
 
     def _opened(
         self, admission: Admission, row: ConnectionRow, recording: Recording, closing: Closing, public_key: str
@@ -270,4 +278,5 @@ def _open_meta(admission: Admission, row: ConnectionRow) -> tuple[tuple[str, Jso
         ("policy_digest", admission.grant.policy_digest),
         ("configuration_serial", admission.configuration_serial),
         ("assurance", admission.assurance.value),
+        ("chain", [identity.key for identity in admission.chain.identities]),
     )

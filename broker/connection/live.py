@@ -18,13 +18,14 @@ from typing import Final, assert_never
 from broker.admission import Admission
 from broker.asking import make_ask
 from broker.configuration import ActiveConfiguration
+from broker.events import EventLog
 from broker.holds import Held, HoldStores
 from broker.inspection import Inspection
 from broker.liveness import Liveness
 from broker.masking import carries_sentinel
 from broker.recorder import Recording
 from broker.recorder.recorder import Closing
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditName
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import (
     AccessError,
@@ -41,6 +42,7 @@ from chalicelib.domain.policy import Allow, Deny, NeedsApproval
 from chalicelib.domain.recording import MAX_TEXT, FrameKind
 from chalicelib.domain.target import Credential
 
+MAX_TOUCHED: Final = 64  # tables that a frame names: a statement that names more is a dump, and its text says which
 INTERNAL: Final = AccessError("the operation could not be judged, so it was not forwarded")
 
 _logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class Connection:
         configuration: ActiveConfiguration,
         liveness: Liveness,
         holds: HoldStores,
-        audit: AuditLog,
+        audit: EventLog,
     ) -> None:
         self.id = opened.id
         self.admission = opened.admission
@@ -189,6 +191,9 @@ class Connection:
         )
         if isinstance(verdict, Block):
             meta += (("code", verdict.code),)
+        if isinstance(verdict, Forward) and verdict.masks:
+            meta += (("masks", list(verdict.masks)),)
+        meta += _touched(op)
         self.recording.accept(FrameKind.OPERATION, "c2s", op.text, meta)
 
     # -- what came of it -------------------------------------------------------------------------------------------
@@ -252,6 +257,7 @@ class Connection:
         if self._now() >= self._expires_at:
             raise GrantExpired("the session is over")
         self._liveness.check(self.admission.liveness)
+        self._audit.require_room()
 
     def ending(self) -> AccessError | None:
         """Return why the connection must end now, or None. Memory. A stale feed only stops forwarding, for 30 s."""
@@ -259,6 +265,10 @@ class Connection:
             return RecordingUnavailable("this connection is not recorded any more", failure=self.recording.failure)
         if self._now() >= self._expires_at:
             return GrantExpired("the session is over")
+        try:
+            self._audit.require_room()
+        except AccessError as error:
+            return error
         return self._liveness.ending(self.admission.liveness)
 
     @property
@@ -348,7 +358,27 @@ def connection_event(
         actor=admission.session.actor.key,
         target=admission.target.name,
         peer=admission.peer,
+        acting=Acting.of(admission.chain),
+        principal=admission.principal.name,
+        protocol=admission.target.protocol.value,
+        rules=admission.grant.rules,
+        policy_digest=admission.grant.policy_digest,
+        configuration_serial=admission.configuration_serial,
     )
+
+
+def _touched(op: Operation) -> tuple[tuple[str, Json], ...]:
+    """Return which tables ``op`` names, and whether it reads a column that a mask rule names: what reviews ask by."""
+    contexts = [dict(act.context) for act in op.acts]
+    tables = sorted({table for context in contexts for table in _texts(context.get("tables"))})[:MAX_TOUCHED]
+    reads_masked = any(context.get("reads_masked") is True for context in contexts)
+    listed: Json = list(tables)
+    told: tuple[tuple[str, Json], ...] = (("tables", listed),) if tables else ()
+    return told + ((("reads_masked", True),) if reads_masked else ())
+
+
+def _texts(value: Json) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
 
 
 def _carries_mask(op: Operation) -> bool:

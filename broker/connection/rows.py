@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import datetime
 
-from chalicelib.domain.connection import ConnectionRow
-from chalicelib.domain.errors import AccessError, NotFound, ProofInvalid
+from chalicelib.domain.connection import BootEnd, ConnectionRow
+from chalicelib.domain.errors import AccessError, NotFound, ProofInvalid, StoreUnavailable
 from chalicelib.domain.store import Connections
 
 
@@ -27,6 +28,7 @@ class NumberedRows:
         self._number = 0
         self._previous_sha256 = ""
         self._unsure: ConnectionRow | None = None
+        self._is_closed = False
 
     def put(self, row: ConnectionRow) -> ConnectionRow:
         """Put ``row`` with its boot, number (from 1) and ``previous_sha256`` filled in, and return it so.
@@ -34,6 +36,8 @@ class NumberedRows:
         Raises StoreUnavailable; the number is then given to the next row, unless this one turns out to be there.
         """
         with self._lock:
+            if self._is_closed:
+                raise StoreUnavailable("the broker is shutting down")
             self._resolve()
             numbered = replace(row, boot=self._boot, number=self._number + 1, previous_sha256=self._previous_sha256)
             self._unsure = numbered
@@ -45,6 +49,14 @@ class NumberedRows:
                 raise
             self._took(numbered)
             return numbered
+
+    def close(self, at: datetime) -> BootEnd:
+        """Return the boot's last number, unsigned; no row is put any more. Raises StoreUnavailable while nobody can say
+        whether the last row is there."""
+        with self._lock:
+            self._resolve()
+            self._is_closed = True
+            return BootEnd(boot=self._boot, last=self._number, last_sha256=self._previous_sha256, closed_at=at)
 
     def _resolve(self) -> bool:
         """Return whether the row of an unanswered put is there. Raises StoreUnavailable while nobody can say."""

@@ -2,7 +2,7 @@
 
 Sealing: the last segment, then the manifest (which names what never became durable as a gap), then the row. A *fenced*
 recording is not sealed here: whoever took its next key seals it. Where the manifest cannot be stored the row stays
-unsealed, for the sweeper; only a connection that never ran anything is sealed without one.
+unsealed, for the spool's next reader or the sweeper; only a connection that never ran anything is sealed without one.
 Source: architecture, "Closing".
 """
 
@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.recorder import window
 from broker.recorder.recording import Failure, Recording
+from broker.recorder.spool import Spool, SpooledRecording
 from broker.threads import Pool
 from chalicelib.domain.canonical import canonical
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, AlreadyExists, Conflict, RecordingUnavailable
-from chalicelib.domain.recording import FrameKind, Manifest, RecordedAs, manifest_key
+from chalicelib.domain.recording import Frame, FrameKind, Manifest, RecordedAs, manifest_key
 from chalicelib.domain.store import Connections, Objects, Signer
 from chalicelib.identity.jws import sign_manifest
 
@@ -51,6 +53,7 @@ class Recorder:
         clock: Clock,
         build: str,
         sealed_by: str,
+        spool: Spool | None = None,
         open_within_s: float = window.OPEN_WITHIN_S,
         close_within_s: float = window.CLOSE_WITHIN_S,
     ) -> None:
@@ -62,31 +65,46 @@ class Recorder:
         self._clock = clock
         self._build = build
         self._sealed_by = sealed_by
+        self._spool = spool
         self._open_within_s = open_within_s
         self._close_within_s = close_within_s
         self._lock = threading.Lock()
-        self._open: set[Recording] = set()
+        self._open: dict[Recording, SpooledRecording | None] = {}
 
-    def start(self, who: RecordedAs) -> Recording:
-        """Return a new recording, stepped from now on. Memory only: nothing is durable yet."""
-        recording = Recording(who=who, objects=self._objects, pool=self._pool, clock=self._clock)
+    def start(self, who: RecordedAs, *, seen: Callable[[Frame], None] | None = None) -> Recording:
+        """Return a new recording, stepped from now on. Memory only: nothing is durable yet. ``seen``: as Recording
+        has it."""
+        spooled = None if self._spool is None else self._spool.begin(who.session_id, who.connection_id)
+        recording = Recording(
+            who=who, objects=self._objects, pool=self._pool, clock=self._clock, spooled=spooled, seen=seen
+        )
         with self._lock:
-            self._open.add(recording)
+            self._open[recording] = spooled
         return recording
 
     def make_durable(self, recording: Recording) -> None:
         """Block until all that ``recording`` accepted is durable. Raises RecordingUnavailable after a bounded time."""
+        recording.spool()  # first: a disk that refuses must be known before anything is let in
+        recording.check()
         upto = recording.accepted
         recording.flush()
         recording.wait(upto, self._open_within_s)
 
     def step(self) -> None:
         """Step every recording. One that raises is logged and ends nothing else."""
+        self._each(lambda recording: recording.step())
+
+    def spool(self) -> None:
+        """Write to disk what every recording accepted since. Called twenty times a second, by a thread of its own: a
+        slow disk must not delay the uploads."""
+        self._each(lambda recording: recording.spool())
+
+    def _each(self, do: Callable[[Recording], None]) -> None:
         with self._lock:
             recordings = tuple(self._open)
         for recording in recordings:
             try:
-                recording.step()
+                do(recording)
             except Exception:
                 _logger.exception(
                     "a recording could not be stepped", extra={"connection_id": recording.who.connection_id}
@@ -106,15 +124,26 @@ class Recorder:
             recording.wait(recording.accepted, self._close_within_s)
         except RecordingUnavailable:
             _logger.warning("a recording ends with a gap", extra={"connection_id": recording.who.connection_id})
+            recording.spool()
         with self._lock:
-            self._open.discard(recording)
+            spooled = self._open.pop(recording, None)
         if recording.failure is Failure.FENCED:
+            if spooled is not None:
+                spooled.fenced()
+            return False
+        if spooled is not None and recording.settled()[1]:
+            spooled.abandoned()  # the disk has what the bucket did not take: sealed with a gap, it would stay one
             return False
         try:
-            return self._seal_row(recording, closing)
+            sealed = self._seal_row(recording, closing)
         except AccessError as error:
             _logger.error("a connection is not sealed", extra={"code": error.code, "detail": error.detail})
+            if spooled is not None:
+                spooled.abandoned()
             return False
+        if spooled is not None:
+            spooled.sealed() if sealed else spooled.fenced()
+        return sealed
 
     def _seal_row(self, recording: Recording, closing: Closing) -> bool:
         who = recording.who

@@ -1,10 +1,12 @@
 """The record of one connection: frames are accepted into bounded memory, and become durable segment by segment.
 
 Rules: accepting never blocks and does no I/O; sequence numbers have no holes; a segment names the hash of the one
-before, so segments are cut in order, while up to eight upload at once; ``durable_upto`` moves over a gapless prefix. An
-object is put once: a key that is taken by other bytes means that somebody sealed this recording, and it is *fenced*:
-nothing more is accepted. An upload that fails is tried again for a bounded time; then the recording has *failed*.
-Does not decide what is recorded or masked, and keeps nothing on disk (a spool would help a restarted process only).
+before, so segments are cut in order, while up to eight upload at once; ``durable_upto`` moves over a gapless prefix. A
+segment counts as stored when the bucket, asked again (HEAD), names its size and SHA-256: one that said 200 and lost the
+object is asked to take it again. An object is put once: a key that is taken by other bytes means that somebody sealed
+this recording, and it is *fenced*: nothing more is accepted. An upload that fails is tried again for a bounded time;
+then the recording has *failed*. With a spool, accepted lines go to disk as well, and a disk that refuses ends it.
+Does not decide what is recorded or masked.
 Source: architecture, "Accepted and durable", "Closing"; standards.md section 4.
 """
 
@@ -13,12 +15,14 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from broker.recorder import window
+from broker.recorder.spool import SpooledRecording
 from broker.threads import Pool
 from chalicelib.domain.canonical import Json, sha256_hex
 from chalicelib.domain.clock import Clock
@@ -33,7 +37,7 @@ from chalicelib.domain.recording import (
     segment_header,
     segment_key,
 )
-from chalicelib.domain.store import Objects
+from chalicelib.domain.store import ObjectFacts, Objects
 
 _CONTENT_TYPE: Final = "application/gzip"
 _GZIP_LEVEL: Final = 6  # zlib's own default; at 9 a 256 KiB segment takes twice the time for 2 % less
@@ -47,6 +51,7 @@ class Failure(StrEnum):
     STORE = "store"  # uploads failed for too long
     FENCED = "fenced"  # somebody else holds the next key
     FULL = "full"  # more was offered than memory may hold
+    DISK = "disk"  # the spool is full or cannot be written
     CLOSED = "closed"
 
 
@@ -64,13 +69,29 @@ class _Pending:
     tries: int = 0
     retry_at_s: float | None = None
     stored: bytes = b""
+    is_put: bool = False  # the bucket said so; it counts when it says so again
 
 
 class Recording:
     """One connection's frames. Thread-safe; only :meth:`wait` blocks."""
 
-    def __init__(self, *, who: RecordedAs, objects: Objects, pool: Pool, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        who: RecordedAs,
+        objects: Objects,
+        pool: Pool,
+        clock: Clock,
+        spooled: SpooledRecording | None = None,
+        seen: Callable[[Frame], None] | None = None,
+    ) -> None:
+        """``seen`` is called with each accepted frame, in order, under the lock: memory only, and it never raises."""
         self.who = who
+        self._spooled = spooled
+        self._seen = seen
+        self._spooling = threading.Lock()
+        self._unspooled: dict[int, list[bytes]] = {}
+        self._firsts: list[int] = []  # of segment N the first frame's number
         self._objects = objects
         self._pool = pool
         self._clock = clock
@@ -86,6 +107,7 @@ class Recording:
         self._pending: dict[int, _Pending] = {}
         self._segments: dict[int, Segment] = {}
         self._durable_upto = 0
+        self._cut_upto = 0
         self._flush_upto = 0
         self._failure: Failure | None = None
         self._news = False
@@ -133,6 +155,11 @@ class Recording:
         with self._changed:
             return self._failure
 
+    def check(self) -> None:
+        """Raise RecordingUnavailable where nothing more is accepted."""
+        with self._changed:
+            self._check()
+
     @property
     def behind(self) -> bool:
         """Whether the connection ran as far ahead of its record as it may: its driver must stop reading."""
@@ -141,6 +168,14 @@ class Recording:
                 return True
             oldest = self._oldest_s()
             return oldest is not None and self._clock.monotonic_s() - oldest > window.WINDOW_S
+
+    def place(self, seq: int) -> str:
+        """Return the key of the segment that holds frame ``seq``; empty while it is in none yet."""
+        with self._changed:
+            if not 0 < seq <= self._cut_upto:
+                return ""
+            number = bisect_right(self._firsts, seq) - 1
+        return segment_key(self.who.session_id, self.who.connection_id, number)
 
     def on_progress(self, listener: Callable[[], None]) -> None:
         """Have ``listener`` called, in any thread, whenever more is durable or the recording failed."""
@@ -167,6 +202,22 @@ class Recording:
             self._changed.wait_for(lambda: self._durable_upto >= upto or self._broken(), within_s)
             if self._durable_upto < upto:
                 raise RecordingUnavailable("the record of this could not be stored", failure=self._failure)
+
+    def spool(self) -> None:
+        """Write what was accepted since to the spool, where there is one. Blocks on the disk. Never raises: a disk that
+        refuses has ended the recording."""
+        if self._spooled is None:
+            return
+        with self._spooling:  # one at a time: lines go to disk in their order
+            with self._changed:
+                waiting, self._unspooled = self._unspooled, {}
+            try:
+                for number, lines in waiting.items():
+                    self._spooled.append(number, b"".join(lines))
+            except RecordingUnavailable:
+                with self._changed:
+                    self._fail(Failure.DISK)
+        self._tell()
 
     def step(self) -> None:
         """Cut what is due, try again what failed, and give up what failed for too long. Called ten times a second."""
@@ -221,12 +272,19 @@ class Recording:
         if not self._lines:
             self._first_line = frame.seq
             self._since_s = self._clock.monotonic_s()
+        if self._spooled is not None:
+            self._unspooled.setdefault(self._next_number, [] if self._lines else [self._header()]).append(line)
         self._lines.append(line)
         self._line_bytes += len(line)
         self._seq = frame.seq
+        if self._seen is not None:
+            self._seen(frame)
+
+    def _header(self) -> bytes:
+        return segment_header(self.who, self._next_number, self._previous_sha256)
 
     def _broken(self) -> bool:
-        """Nothing more will become durable; after FULL and CLOSED what was accepted still does."""
+        """Nothing more will become durable; after FULL, DISK and CLOSED what was accepted still does."""
         return self._failure in {Failure.FENCED, Failure.STORE}
 
     def _unacknowledged(self) -> int:
@@ -249,7 +307,7 @@ class Recording:
         # With eight on their way the lines wait for a place, and then go in one object: whatever waits shares its PUT.
         if not self._lines or len(self._pending) >= window.UPLOADS_AT_ONCE or self._broken():
             return
-        raw = segment_header(self.who, self._next_number, self._previous_sha256) + b"".join(self._lines)
+        raw = self._header() + b"".join(self._lines)
         pending = _Pending(
             number=self._next_number,
             raw=raw,
@@ -262,6 +320,8 @@ class Recording:
         self._lines.clear()
         self._line_bytes = 0
         self._next_number += 1
+        self._cut_upto = self._seq
+        self._firsts.append(self._first_line)
         self._previous_sha256 = pending.sha256_raw
         self._pending[pending.number] = pending
         self._send(pending)
@@ -303,41 +363,55 @@ class Recording:
             pending.stored = gzip.compress(pending.raw, _GZIP_LEVEL, mtime=0)
             pending.raw = b""
         try:
-            version = self._objects.put_new(key, pending.stored, content_type=_CONTENT_TYPE).version_id
+            if not pending.is_put:
+                self._objects.put_new(key, pending.stored, content_type=_CONTENT_TYPE)
+                pending.is_put = True
+            self._read_back(pending, self._objects.facts(key))
         except AlreadyExists:
-            self._taken(pending, key)
-            return
+            pending.is_put = True  # by whom, the read-back says: an acknowledgement of ours may have been lost
+            self._look(pending, key)
+        except NotFound:
+            self._lost(pending, key)
         except Exception as error:
             if not isinstance(error, AccessError):
                 _logger.exception("an upload failed in a way that is not known", extra={"key": key})
             with self._changed:
                 self._again(pending)
-            return
-        self._acknowledged(pending, key, version)
 
-    def _taken(self, pending: _Pending, key: str) -> None:
-        """The key is taken: by our own bytes, where an acknowledgement was lost; else by another, and we are fenced."""
+    def _look(self, pending: _Pending, key: str) -> None:
+        """Look who has the key that was refused to us."""
         try:
-            mine = self._objects.get(key) == pending.stored
+            self._read_back(pending, self._objects.facts(key))
         except NotFound:
-            mine = False
+            self._lost(pending, key)
         except AccessError:
             with self._changed:
                 self._again(pending)
-            return
-        if mine:
-            self._acknowledged(pending, key, "")  # the version's id went with the acknowledgement
+
+    def _read_back(self, pending: _Pending, there: ObjectFacts) -> None:
+        if (there.size, there.sha256) == (len(pending.stored), sha256_hex(pending.stored)):
+            self._acknowledged(pending, there)
             return
         with self._changed:
             self._fail(Failure.FENCED)
 
-    def _acknowledged(self, pending: _Pending, key: str, version_id: str) -> None:
+    def _lost(self, pending: _Pending, key: str) -> None:
+        """The bucket took it and has it not: the same bytes are put again, for as long as any upload is tried."""
+        _logger.error("the bucket lost an object that it had acknowledged", extra={"key": key})
+        pending.is_put = False
         with self._changed:
+            self._again(pending)
+
+    def _acknowledged(self, pending: _Pending, there: ObjectFacts) -> None:
+        if self._spooled is not None:
+            self._spooled.acknowledged(pending.number)
+        with self._changed:
+            self._unspooled.pop(pending.number, None)
             self._pending.pop(pending.number, None)
             self._segments[pending.number] = Segment(
                 number=pending.number,
-                key=key,
-                version_id=version_id,
+                key=there.key,
+                version_id=there.version_id,
                 raw_bytes=pending.raw_bytes,
                 sha256_raw=pending.sha256_raw,
                 sha256_stored=sha256_hex(pending.stored),

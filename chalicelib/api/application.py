@@ -12,6 +12,7 @@ from chalicelib.api.edge import Edge, Plane
 from chalicelib.api.openapi import openapi_blueprint
 from chalicelib.api.public import public_blueprint
 from chalicelib.api.sessions import sessions_blueprint
+from chalicelib.api.signoffs import signoffs_blueprint
 from chalicelib.api.slack_events import slack_blueprint
 from chalicelib.api.token import token_blueprint
 
@@ -20,6 +21,7 @@ _BLUEPRINTS = (
     token_blueprint,
     sessions_blueprint,
     chains_blueprint,
+    signoffs_blueprint,
     slack_blueprint,
     public_blueprint,
     openapi_blueprint,

@@ -1,19 +1,20 @@
 """AuditEvents and our own log as structured lines, every field named in advance.
 
-Rules: only the fields of :class:`AuditEvent` and of :data:`_ALLOWED` are ever written, so that no body, header, token
+Rules: only an AuditEvent's own row and the fields of :data:`_ALLOWED` are ever written, so that no body, header, token
 or card can reach a log by accident. What cannot be written raises: nothing is audited by being dropped.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import threading
 from typing import Final
 
 from aws_lambda_powertools import Logger
 
 from chalicelib.domain.audit import AuditEvent
-from chalicelib.domain.canonical import timestamp
 from chalicelib.domain.errors import AccessError
+from chalicelib.domain.identifiers import ulid
+from chalicelib.services.event_lines import AUDIT
 
 # What a refusal's detail may carry into the log: ids and names of ours, never a text that somebody sent.
 _ALLOWED: Final = frozenset(
@@ -23,18 +24,20 @@ _ALLOWED: Final = frozenset(
 
 
 class LogAudit:
-    """Writes AuditEvents as log lines, which CloudWatch keeps and ships to the locked bucket."""
+    """Writes AuditEvents as log lines, which a subscription brings to the ``events`` function, and that to the locked
+    bucket. One for each process: it numbers what it tells."""
 
     def __init__(self, logger: Logger) -> None:
         self._logger = logger
+        self._lock = threading.Lock()
+        self._writer = ""
+        self._number = 0
 
     def record(self, event: AuditEvent) -> None:
-        fields = {
-            field.name: getattr(event, field.name)
-            for field in dataclasses.fields(event)
-            if field.name not in ("name", "at") and getattr(event, field.name)
-        }
-        self._logger.info(event.name.value, extra={"audit": {"at": timestamp(event.at), **fields}})
+        with self._lock:
+            self._writer = self._writer or f"fn_{ulid(event.at)}"
+            number, self._number = self._number, self._number + 1
+        self._logger.info(event.name.value, extra={AUDIT: event.row(writer=self._writer, number=number)})
 
 
 def log_refusal(logger: Logger, error: AccessError, request_id: str) -> None:

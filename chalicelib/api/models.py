@@ -23,6 +23,8 @@ from chalicelib.services.delegate import (
 )
 from chalicelib.services.request import DEFAULT_DURATION_S, MAX_DURATION_S, MAX_REASON, MIN_DURATION_S
 from chalicelib.services.revoke import MAX_ID, MAX_WHY
+from chalicelib.services.sign_off import MAX_NOTE
+from chalicelib.services.signoff_form import MAX_NAME, MAX_NAMED
 
 _ULID: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 SESSION_ID: Final = f"^ses_{_ULID}$"
@@ -292,6 +294,38 @@ class ChainAnswer(Answer):
 
 class ReviewAnswer(RootModel[dict[str, Any]]):
     """The review, as ``countersign review --json`` prints it."""
+
+
+# -- sign-offs ---------------------------------------------------------------------------------------------------------
+
+IdentityKey: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_ID, description="ISSUER#SUBJECT")]
+
+
+class SignoffBody(Body):
+    """``keep`` and ``revoke`` decide of identities by name; every other one is kept with ``keep_others``, and without
+    it the request is refused."""
+
+    since: Moment
+    until: Moment
+    target: str = Field(default_factory=str, max_length=MAX_NAME)
+    pipeline: str = Field(default_factory=str, max_length=MAX_ID)
+    population_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="as the review of the same period showed it")
+    keep: list[IdentityKey] = Field(default_factory=list, max_length=MAX_NAMED)
+    revoke: list[IdentityKey] = Field(default_factory=list, max_length=MAX_NAMED)
+    keep_others: bool = Field(default_factory=bool)
+    note: str = Field(default_factory=str, max_length=MAX_NOTE)
+
+
+class SignoffAnswer(Answer):
+    id: str = Field(pattern=f"^sgn_{_ULID}$")
+    key: str = Field(description="where it is kept, in the bucket")
+    reviewer: str
+    signed_at: Moment
+    population_sha256: str
+    sessions: int
+    unknown_triggers: int = Field(description="sessions of which nobody knows who is behind the run")
+    kept: int
+    revoked: list[str] = Field(description="identities that are to be revoked: POST /v1/revocations does it")
 
 
 # -- what anybody may read ---------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from chalice.app import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from chalicelib.api import chains, public, sessions, slack_events, token
+from chalicelib.api import chains, public, sessions, signoffs, slack_events, token
 from chalicelib.api.edge import Answered, Edge
 from chalicelib.api.endpoint import Endpoint, Parameter, Text, TokenCheck
 from chalicelib.api.errors import oauth_error, status_of
@@ -52,6 +52,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     chains.REVOKE,
     chains.READ_CHAIN,
     chains.REVIEW,
+    signoffs.SIGN_OFF,
     public.KEYS,
     public.JWKS,
     public.SSH_TARGET_CA,

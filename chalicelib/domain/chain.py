@@ -20,7 +20,7 @@ from chalicelib.domain.identifiers import HopId, Txn
 from chalicelib.domain.identity import Evidence, Identity
 from chalicelib.domain.scope import Authority, allows, within
 
-HOP_VERSION: Final = 2  # 1 had neither ``max_depth`` nor ``ticket``; both still verify
+HOP_VERSION: Final = 3  # 1 had neither ``max_depth`` nor ``ticket``, 2 no ``rules``; all still verify
 HOP_SIGNATURE_TYPE: Final = "countersign-hop+jws"
 
 
@@ -39,9 +39,9 @@ class Hop:
     ``scope`` is what it may ask for and do (``domain.scope``), ``max_depth`` the depth that no delegation below it
     passes. ``accountable`` are the people behind the run, as :class:`Person` aliases; empty means that the trigger is
     unknown. ``key_thumbprint`` (RFC 7638) is the key that its tokens are bound to, empty where there is none.
-    ``ticket`` is the delegation ticket that let a delegate in. On a target hop ``target``, ``principal`` and ``serial``
-    (ours, chosen before the credential is minted) are set; else empty. ``signature`` is a compact JWS of type
-    ``HOP_SIGNATURE_TYPE`` over the hash, empty only before signing.
+    ``ticket`` is the delegation ticket that let a delegate in, ``rules`` are those that allowed it. On a target hop
+    ``target``, ``principal`` and ``serial`` (ours, chosen before the credential is minted) are set; else empty.
+    ``signature`` is a compact JWS of type ``HOP_SIGNATURE_TYPE`` over the hash, empty only before signing.
     """
 
     txn: Txn
@@ -64,12 +64,14 @@ class Hop:
     expires_at: datetime
     max_depth: int = 0
     ticket: str = ""
+    rules: tuple[str, ...] = ()
     signature: str = ""
     version: int = HOP_VERSION
 
     def hashed(self) -> Mapping[str, Json]:
         """Return exactly what the hash covers: every field of its version but the signature."""
         since_2: Mapping[str, Json] = {"max_depth": self.max_depth, "ticket": self.ticket}
+        since_3: Mapping[str, Json] = {"rules": list(self.rules)}
         return {
             "v": self.version,
             "txn": self.txn,
@@ -97,6 +99,7 @@ class Hop:
             "issued_at": timestamp(self.issued_at),
             "expires_at": timestamp(self.expires_at),
             **(since_2 if self.version >= 2 else {}),
+            **(since_3 if self.version >= 3 else {}),
         }
 
     def sha256(self) -> str:
@@ -158,6 +161,11 @@ class Chain:
         return frozenset(keys)
 
 
+def _says_more(hop: Hop) -> bool:
+    """Return whether it says something that the hash of its version does not cover: anybody may have written that."""
+    return (hop.version < 2 and bool(hop.max_depth or hop.ticket)) or (hop.version < 3 and bool(hop.rules))
+
+
 def _has_no_more(parent: Hop, child: Hop) -> bool:
     """Return whether a child's authority is part of its parent's, as ``narrow`` made it. Who signs could err."""
     if child.kind is HopKind.TARGET:
@@ -184,7 +192,7 @@ def chain_to(hops: Mapping[HopId, Hop], leaf: HopId) -> Chain:
         found.append(hop)
         wanted = hop.parent
     found.reverse()
-    if any(hop.version < 2 and (hop.max_depth or hop.ticket) for hop in found):  # outside what its hash covers
+    if any(_says_more(hop) for hop in found):
         raise ProofInvalid("the chain of identities says more than was signed", hop=leaf)
     root = found[0]
     if root.depth != 0 or root.kind is not HopKind.ORIGIN or root.parent_sha256:

@@ -141,6 +141,13 @@ class ApproverNotEligible(Denied):
     hint = "Somebody else in the approving group must answer."
 
 
+class ReviewerNotEligible(Denied):
+    """Who would sign an access review off is no person in person, or has a part in what is reviewed."""
+
+    code = "reviewer_not_eligible"
+    hint = "Somebody who has no part in what is reviewed must sign it off."
+
+
 class HeldInTransaction(Denied):
     code = "held_in_transaction"
     hint = (

@@ -8,6 +8,7 @@ every implementation of ``domain.store.Stores`` is one of ``EvidenceStores`` as 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Protocol
 
 from chalicelib.domain.ask import Answer, Ask, Use
@@ -26,6 +27,8 @@ class ReadChains(Protocol):
 class ReadSessions(Protocol):
     def get(self, session_id: SessionId) -> Session: ...
     def of_txn(self, txn: Txn) -> Sequence[Session]: ...
+    def created_on(self, day: date) -> Sequence[SessionId]: ...
+    def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]: ...
 
 
 class ReadConnections(Protocol):

@@ -4,6 +4,9 @@ A Frame is one NDJSON line; a Segment is an immutable object of frames, gzip-com
 SHA-256 of the previous segment's uncompressed bytes; a Manifest lists the segments with a Merkle root (RFC 9162
 section 2.1.1) and is signed. Keys: ``rec/v1/SESSION/CONNECTION/NNNNNN.ndjson.gz`` and
 ``manifests/v1/YYYY-MM-DD/SESSION/CONNECTION.json``.
+
+A *tombstone* stands at a segment's key and holds no frame: whoever seals for a dead broker puts them at the keys that
+it could still write, so that its own put is refused and it is fenced.
 """
 
 from __future__ import annotations
@@ -21,6 +24,12 @@ from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
 
 RECORDING_VERSION: Final = 1
 MANIFEST_SIGNATURE_TYPE: Final = "countersign-manifest+jws"
+SWEEPER: Final = "sweeper"  # ``sealed_by`` of what the sweeper sealed; a broker says ``broker:`` or ``restart:``
+BROKER_LOST: Final = "broker_lost"  # ``exit`` of a connection whose broker died
+TAIL_GAP: Final = "tail_gap"  # ``why`` of a gap that nobody knows the end of: its broker died
+# A broker has at most this many segments on their way, with numbers that follow each other: so whoever puts as many
+# tombstones after the last segment has fenced it, whatever of it is still under way.
+UPLOADS_AT_ONCE: Final = 8
 MAX_TEXT: Final = 64 * 1024  # a JSON SerDe row is at most 32 MB; a frame stays far below and is split by its writer
 
 
@@ -119,12 +128,20 @@ def segment_header(who: RecordedAs, number: int, previous_sha256: str) -> bytes:
     )
 
 
+def tombstone(session_id: SessionId, connection_id: ConnectionId, number: int, by: str, at: datetime) -> bytes:
+    """Return the one line of a tombstone: ``by`` took this key so that the broker cannot."""
+    header = {"v": RECORDING_VERSION, "kind": "tombstone", "sid": session_id, "con": connection_id}
+    told = {**header, "number": number, "by": by, "t": timestamp(at)}
+    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """Frames that were accepted and never became durable."""
+    """Frames that were accepted and never became durable. ``last`` None: a broker died, and nobody knows how many (the
+    window of "accepted and durable" bounds them)."""
 
     first: int
-    last: int
+    last: int | None
     why: str
 
 

@@ -20,8 +20,11 @@ class KeyPurpose(StrEnum):
 
     TOKEN = "token"  # ``sign``: tokens, origin and delegate hops
     ANSWER = "answer"  # ``decide``: answers
-    RECORD = "record"  # the broker: target hops, manifests
+    RECORD = "record"  # the broker: target hops, manifests, a boot's last number
+    SWEEP = "sweep"  # ``sweep``: manifests of what a dead broker left, and nothing else
+    SIGNOFF = "signoff"  # ``sign_off``: that a person signed an access review off
     ACTIVATION = "activation"  # who may push configuration
+    DIGEST = "digest"  # ``digest``: the hourly digests
     SSH_USER = "ssh-user"  # ``sign``: certificates with which clients enter the broker's sshd
     SSH_TARGET = "ssh-target"  # ``mint``: certificates with which the broker enters targets
 

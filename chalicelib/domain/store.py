@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from chalicelib.domain.activation import Activation
+from chalicelib.domain.archived_item import Rows
 from chalicelib.domain.ask import Answer, Ask, Use
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.chain import Hop
-from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.connection import Beat, ConnectionRow
 from chalicelib.domain.identifiers import AskId, ConnectionId, HopId, SessionId, Txn
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.secret import Secret
@@ -56,6 +57,14 @@ class Sessions(Protocol):
         """Return the sessions of a chain, oldest first. For reviews: it may lag, and nothing is decided on it."""
         ...
 
+    def created_on(self, day: date) -> Sequence[SessionId]:
+        """Return the ids of the sessions created on that day (UTC), oldest first. For reviews: it may lag."""
+        ...
+
+    def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
+        """Return those that are there, in the order given. Consistent, by key."""
+        ...
+
 
 class Connections(Protocol):
     def put(self, row: ConnectionRow) -> None: ...
@@ -70,6 +79,28 @@ class Connections(Protocol):
         self, session_id: SessionId, connection_id: ConnectionId, *, at: datetime, exit: str, key: str, sha256: str
     ) -> None:
         """Seal an unsealed row with its manifest's key and hash. Raises Conflict if it is sealed."""
+        ...
+
+    def unsealed(self) -> Sequence[ConnectionRow]:
+        """Return rows that are not sealed, oldest first, a thousand at most. For the sweeper: the list may lag, the
+        rows are read by key."""
+        ...
+
+    def of_boot(self, boot: str, after: int, most: int) -> Sequence[ConnectionRow]:
+        """Return at most ``most`` rows of a broker's boot with numbers above ``after``, in order. For verification: it
+        may lag by a moment."""
+        ...
+
+
+class Beats(Protocol):
+    """Which brokers live. Written over and over; no evidence."""
+
+    def put(self, beat: Beat) -> None:
+        """Put or replace the beat of its boot."""
+        ...
+
+    def last(self, boot: str) -> Beat | None:
+        """Return a boot's last beat. Consistent."""
         ...
 
 
@@ -146,6 +177,17 @@ class ObjectVersion:
     version_id: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectFacts:
+    """What the bucket itself says of an object: its size in bytes and the SHA-256 that it computed, hexadecimal (empty
+    where it was put without)."""
+
+    key: str
+    version_id: str
+    size: int
+    sha256: str
+
+
 class Objects(Protocol):
     """The bucket: objects are put once and never replaced."""
 
@@ -157,7 +199,19 @@ class Objects(Protocol):
         """Raises NotFound."""
         ...
 
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        """Ask the bucket what it holds (HEAD). Raises NotFound."""
+        ...
+
     def keys(self, prefix: str) -> Sequence[str]: ...
+
+
+class Bus(Protocol):
+    """Tells CloudEvents to whoever subscribed: at least once, and never evidence."""
+
+    def put(self, events: Sequence[Mapping[str, Json]]) -> None:
+        """Raises StoreUnavailable, with some of them told perhaps."""
+        ...
 
 
 class Secrets(Protocol):
@@ -213,6 +267,8 @@ class Stores(Protocol):
     @property
     def connections(self) -> Connections: ...
     @property
+    def beats(self) -> Beats: ...
+    @property
     def asks(self) -> Asks: ...
     @property
     def answers(self) -> Answers: ...
@@ -226,6 +282,13 @@ class Stores(Protocol):
     def activations(self) -> Activations: ...
     @property
     def objects(self) -> Objects: ...
+    @property
+    def digest_copies(self) -> Objects | None:
+        """The bucket of another account that gets a copy of every digest; None where there is none."""
+        ...
+
+    @property
+    def rows(self) -> Rows: ...
     @property
     def secrets(self) -> Secrets: ...
     @property

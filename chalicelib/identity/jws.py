@@ -1,4 +1,4 @@
-"""Our signatures over hops, tickets, answers, manifests and activations: what each kind is signed by, alone.
+"""Our signatures over hops, tickets, answers, manifests, activations and digests: what each kind is signed by, alone.
 
 A signature covers the SHA-256 of a canonical value (``domain.signature``). Rules: ES256 alone; the header is exactly
 ``alg``, ``kid`` and ``typ``; ``typ`` must be the kind's own and the key one of the kind's own purpose, so that the
@@ -13,10 +13,13 @@ from typing import assert_never
 from chalicelib.domain.activation import ACTIVATION_SIGNATURE_TYPE, Activation
 from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer
 from chalicelib.domain.chain import HOP_SIGNATURE_TYPE, Hop, HopKind
+from chalicelib.domain.connection import BOOT_SIGNATURE_TYPE, BootEnd
 from chalicelib.domain.delegation import TICKET_SIGNATURE_TYPE, Ticket
+from chalicelib.domain.digest import DIGEST_SIGNATURE_TYPE, HourlyDigest
 from chalicelib.domain.errors import ProofInvalid
-from chalicelib.domain.recording import MANIFEST_SIGNATURE_TYPE, Manifest
+from chalicelib.domain.recording import MANIFEST_SIGNATURE_TYPE, SWEEPER, Manifest
 from chalicelib.domain.signature import KeyPurpose, signed_payload
+from chalicelib.domain.signoff import SIGNOFF_SIGNATURE_TYPE, Signoff
 from chalicelib.domain.store import Keys, Signer
 from chalicelib.identity.compact import Malformed, verified_payload
 
@@ -84,8 +87,22 @@ def sign_manifest(signer: Signer, manifest: Manifest) -> Manifest:
 
 
 def verify_manifest(manifest: Manifest, keys: Keys) -> None:
-    """Raise ProofInvalid unless a broker signed this manifest."""
-    verify_sha256(keys, KeyPurpose.RECORD, MANIFEST_SIGNATURE_TYPE, manifest.signature, manifest.sha256())
+    """Raise ProofInvalid unless a broker signed this manifest, or the sweeper one that says so."""
+    verify_sha256(keys, manifest_purpose(manifest), MANIFEST_SIGNATURE_TYPE, manifest.signature, manifest.sha256())
+
+
+def manifest_purpose(manifest: Manifest) -> KeyPurpose:
+    """Return whose key signs this manifest: the sweeper's own where it says that the sweeper sealed it. Pure."""
+    return KeyPurpose.SWEEP if manifest.sealed_by == SWEEPER else KeyPurpose.RECORD
+
+
+def sign_boot_end(signer: Signer, closing: BootEnd) -> BootEnd:
+    return replace(closing, signature=sign_sha256(signer, BOOT_SIGNATURE_TYPE, closing.sha256()))
+
+
+def verify_boot_end(closing: BootEnd, keys: Keys) -> None:
+    """Raise ProofInvalid unless a broker signed this closing of a boot."""
+    verify_sha256(keys, KeyPurpose.RECORD, BOOT_SIGNATURE_TYPE, closing.signature, closing.sha256())
 
 
 def sign_activation(signer: Signer, activation: Activation) -> Activation:
@@ -95,3 +112,16 @@ def sign_activation(signer: Signer, activation: Activation) -> Activation:
 def verify_activation(activation: Activation, keys: Keys) -> None:
     """Raise ProofInvalid unless somebody who may push configuration signed this activation."""
     verify_sha256(keys, KeyPurpose.ACTIVATION, ACTIVATION_SIGNATURE_TYPE, activation.signature, activation.sha256())
+
+
+def sign_digest(signer: Signer, unsigned: HourlyDigest) -> HourlyDigest:
+    return replace(unsigned, signature=sign_sha256(signer, DIGEST_SIGNATURE_TYPE, unsigned.sha256()))
+
+
+def sign_signoff(signer: Signer, signoff: Signoff) -> Signoff:
+    return replace(signoff, signature=sign_sha256(signer, SIGNOFF_SIGNATURE_TYPE, signoff.sha256()))
+
+
+def verify_signoff(signoff: Signoff, keys: Keys) -> None:
+    """Raise ProofInvalid unless ``sign_off`` signed this."""
+    verify_sha256(keys, KeyPurpose.SIGNOFF, SIGNOFF_SIGNATURE_TYPE, signoff.signature, signoff.sha256())

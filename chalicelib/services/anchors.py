@@ -21,7 +21,15 @@ from chalicelib.identity.dpop import thumbprint
 from chalicelib.services.reviewed import Finding, FindingKind
 
 # Those that sign what an evidence folder holds, and the one that says which configuration was active.
-EVIDENCE_PURPOSES: Final = (KeyPurpose.TOKEN, KeyPurpose.ANSWER, KeyPurpose.RECORD, KeyPurpose.ACTIVATION)
+EVIDENCE_PURPOSES: Final = (
+    KeyPurpose.TOKEN,
+    KeyPurpose.ANSWER,
+    KeyPurpose.RECORD,
+    KeyPurpose.SWEEP,
+    KeyPurpose.SIGNOFF,
+    KeyPurpose.ACTIVATION,
+    KeyPurpose.DIGEST,
+)
 
 
 class Anchors(Protocol):

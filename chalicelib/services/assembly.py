@@ -15,17 +15,21 @@ from chalicelib.domain.audit import AuditLog
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.identity import VerifiedIdentity
+from chalicelib.domain.recording import SWEEPER
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Functions, Keys, Signer, Stores
 from chalicelib.domain.target import Protocol
 from chalicelib.identity.issuers import IssuerVerifier
 from chalicelib.identity.jwks import FetchJwks
 from chalicelib.identity.tokens import AccessToken, TokenIssuer, verify_access_token
+from chalicelib.services.archive_items import ArchiveItems
+from chalicelib.services.at_once import READERS
 from chalicelib.services.certify import Certify
 from chalicelib.services.chains import ReadChain, ReviewChain
 from chalicelib.services.close import CloseSession
 from chalicelib.services.decide import Decide, SlackRequest
 from chalicelib.services.delegate import Delegate
+from chalicelib.services.digest_hour import DigestHours
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.exchange import Exchange
 from chalicelib.services.functions import SignWork
@@ -43,7 +47,10 @@ from chalicelib.services.review import Review
 from chalicelib.services.reviewed import review_json
 from chalicelib.services.revoke import Revoke
 from chalicelib.services.root import BeginRun
+from chalicelib.services.seal_orphan import SealOrphan
 from chalicelib.services.settle import Settle
+from chalicelib.services.sign_off import SignOff
+from chalicelib.services.sweep import Sweep
 from chalicelib.services.targets import ListTargets
 from chalicelib.services.tickets import Tickets
 
@@ -309,6 +316,19 @@ def review_service(parts: Parts) -> ReviewChain:
     return ReviewChain(bundles=parts.bundles, review=reviewed, clock=parts.clock, audit=parts.audit)
 
 
+def sign_off_service(parts: Parts) -> SignOff:
+    """Return what the ``sign_off`` function does, for a caller that it has verified."""
+    return SignOff(
+        bundles=parts.bundles,
+        stores=parts.stores,
+        evidence=parts.evidence(),
+        signer=parts.stores.signer(KeyPurpose.SIGNOFF.value),
+        clock=parts.clock,
+        audit=parts.audit,
+        readers=READERS,
+    )
+
+
 def cards_service(parts: Parts, poster: CardPoster) -> PostCards:
     """Return what the ``post_cards`` and ``reconcile`` functions do. Needs no bundle."""
     stores = parts.stores
@@ -318,6 +338,45 @@ def cards_service(parts: Parts, poster: CardPoster) -> PostCards:
         once=stores.once,
         evidence=parts.evidence(),
         poster=poster,
+        clock=parts.clock,
+        audit=parts.audit,
+    )
+
+
+def archive_service(parts: Parts) -> ArchiveItems:
+    """Return what the ``archive_items`` function does. Needs no bundle."""
+    return ArchiveItems(objects=parts.stores.objects, audit=parts.audit)
+
+
+def digest_service(parts: Parts) -> DigestHours:
+    """Return what the ``digest`` function does. Needs no bundle."""
+    return DigestHours(
+        objects=parts.stores.objects,
+        copies=parts.stores.digest_copies,
+        signer=parts.stores.signer(KeyPurpose.DIGEST.value),
+        clock=parts.clock,
+        audit=parts.audit,
+    )
+
+
+def sweep_service(parts: Parts) -> Sweep:
+    """Return what the ``sweep`` function does. Needs no bundle."""
+    stores = parts.stores
+    seal = SealOrphan(
+        objects=stores.objects,
+        connections=stores.connections,
+        chains=stores.chains,
+        keys=stores.keys,
+        signer=stores.signer(KeyPurpose.SWEEP.value),
+        clock=parts.clock,
+        sealed_by=SWEEPER,
+        build=SWEEPER,
+    )
+    return Sweep(
+        connections=stores.connections,
+        beats=stores.beats,
+        chains=stores.chains,
+        seal=seal,
         clock=parts.clock,
         audit=parts.audit,
     )

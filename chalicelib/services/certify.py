@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chalicelib.config.bundle import Bundles
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, BadRequest, Conflict, GrantExpired, GrantRevoked, ProofInvalid
 from chalicelib.domain.identifiers import SESSION_ID
@@ -146,6 +146,7 @@ class Certify:
                 txn="" if caller is None else caller.chain.txn,
                 session_id=session_id if SESSION_ID.match(session_id) else "",  # a caller's own words stay out
                 actor="" if caller is None else caller.actor.key,
+                acting=NOBODY if caller is None else Acting.of(caller.chain),
                 target=target,
                 why=why,
             )

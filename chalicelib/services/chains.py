@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.config.bundle import Bundle, Bundles
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import Json, canonical
 from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
@@ -135,6 +135,7 @@ def _record(audit: AuditLog, caller: Caller, subject: str, clock: Clock, *, code
             txn=subject if TXN.match(subject) else "",
             session_id=subject if SESSION_ID.match(subject) else "",
             actor=caller.actor.key,
+            acting=Acting.of(caller.chain),
             why=f"by a caller of {caller.chain.txn}",
         )
     )

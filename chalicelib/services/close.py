@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 
 from chalicelib.domain.ask import Use, UseKind
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AlreadyUsed
 from chalicelib.domain.session import Session, SessionStatus
@@ -58,6 +58,8 @@ class CloseSession:
                 session_id=session.id,
                 ask_id=session.ask_id or "",
                 actor=caller.actor.key,
+                acting=Acting.of(caller.chain),
+                principal=session.request.principal,
                 target=session.request.target,
             )
         )

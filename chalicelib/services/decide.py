@@ -19,8 +19,9 @@ from urllib.parse import parse_qs
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.ask import Answer, Approved, Ask, Expired, Refused, Spent, UseKind, Waiting, fold_approval
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import Json, canonical, sha256_hex
+from chalicelib.domain.chain import Chain
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import (
     AccessError,
@@ -117,9 +118,8 @@ class Decide:
         try:
             answer, missing = self._answer(click)
         except AccessError as error:
-            self._record(AuditName.ANSWER_REFUSED, click, who=f"slack:{click.team}/{click.user}", code=error.code)
+            self._refused(click, error.code)
             raise
-        self._record(AuditName.ANSWER_GIVEN, click, who=answer.person, why="approved" if answer.approved else "refused")
         return _told(answer, missing)
 
     def _answer(self, click: Click) -> tuple[Answer, int]:
@@ -132,7 +132,7 @@ class Decide:
             raise ProofInvalid("the request for approval was changed after it was made", ask=ask.id)
         so_far = self._evidence.answers(ask.id)
         self._require_open(ask, person, so_far)
-        self._require_eligible(bundle, ask, person)
+        chain = self._require_eligible(bundle, ask, person)
         if not same_card(click.blocks, ask, so_far):
             raise ProofInvalid("the card that was clicked does not show this request", ask=ask.id)
         now = self._clock.now()
@@ -152,6 +152,7 @@ class Decide:
             ),
         )
         self._answers.put(answer)
+        self._given(answer, ask, chain)
         state = fold_approval(ask, (*so_far, answer), (), now)
         return answer, sum(count for _, count in state.missing) if isinstance(state, Waiting) else 0
 
@@ -173,7 +174,8 @@ class Decide:
             case _:
                 assert_never(state)
 
-    def _require_eligible(self, bundle: Bundle, ask: Ask, person: Person) -> None:
+    def _require_eligible(self, bundle: Bundle, ask: Ask, person: Person) -> Chain:
+        """Return the chain that asks."""
         if not any(need.approval.group in person.groups for need in ask.question.needs):
             groups = ", ".join(sorted({need.approval.group for need in ask.question.needs}))
             raise ApproverNotEligible(f"only people of {groups} may answer this", ask=ask.id)
@@ -181,10 +183,41 @@ class Decide:
         chain = self._evidence.chain_by_hash(ask.question.txn, ask.question.leaf_hop_sha256)
         if person.id in ask.excluded or person.id in excluded_people(bundle, chain):
             raise ApproverNotEligible("you are behind this run, so somebody else must answer", ask=ask.id)
+        return chain
 
-    def _record(self, name: AuditName, click: Click, *, who: str, code: str = "", why: str = "") -> None:
+    def _refused(self, click: Click, code: str) -> None:
         self._audit.record(
-            AuditEvent(name=name, at=self._clock.now(), ask_id=click.ask_id, actor=who, code=code, why=why)
+            AuditEvent(
+                name=AuditName.ANSWER_REFUSED,
+                at=self._clock.now(),
+                ask_id=click.ask_id,
+                actor=f"slack:{click.team}/{click.user}",
+                code=code,
+            )
+        )
+
+    def _given(self, answer: Answer, ask: Ask, chain: Chain) -> None:
+        asked = ask.question
+        self._audit.record(
+            AuditEvent(
+                name=AuditName.ANSWER_GIVEN,
+                at=answer.answered_at,
+                txn=asked.txn,
+                session_id=asked.session_id,
+                connection_id=asked.connection_id,
+                operation_id=asked.operation_id,
+                ask_id=ask.id,
+                actor=answer.person,
+                target=asked.target,
+                acting=Acting.of(chain),
+                principal=asked.principal,
+                verdict="forward" if answer.approved else "block",
+                rules=asked.rules,
+                people=(answer.person,),
+                policy_digest=asked.policy_digest,
+                configuration_serial=asked.configuration_serial,
+                why="approved" if answer.approved else "refused",
+            )
         )
 
 

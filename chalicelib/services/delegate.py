@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chalicelib.config.bundle import Bundle, Bundles
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.delegation import ByIssuer, ByKey, Redeemer, Ticket
@@ -152,6 +152,8 @@ class Delegate:
                 subject=ticket.id,
                 txn=ticket.txn,
                 actor=caller.actor.key,
+                acting=Acting.of(caller.chain),
+                rules=ticket.rules,
                 why=f"{ticket.name} under {ticket.parent}; rules: {' '.join(ticket.rules)}",
             )
         )
@@ -165,6 +167,7 @@ class Delegate:
                 code=error.code,
                 txn=caller.chain.txn if caller is not None else "",
                 actor=caller.actor.key if caller is not None else "",
+                acting=Acting.of(caller.chain) if caller is not None else NOBODY,
                 why="asked for",
             )
         )

@@ -23,10 +23,13 @@ from chalicelib.services.identify import Identify, Presented
 from chalicelib.services.issue import Issued
 from chalicelib.services.mint import Mint
 from chalicelib.services.post_cards import AnswerPut, AskPut, Record, Unreadable
+from chalicelib.services.sign_off import SignOff
+from chalicelib.services.signoff_form import read_signoff, told_signoff
 
 Handler: TypeAlias = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
 REVIEWS_PATH = "/v1/reviews"
+SIGNOFFS_PATH = "/v1/signoffs"
 MAX_ID = 64  # our ids are 30 characters; a longer one is not ours
 
 
@@ -105,6 +108,17 @@ def review_handler(identify: Identify, review: ReviewChain) -> Handler:
         presented, subject = _presented(event), _text(event, "subject")
         presented.require_for("GET", f"{REVIEWS_PATH}/{quote(subject, safe='')}")
         return review(identify(presented, count_once=False), subject)
+
+    return handle
+
+
+def sign_off_handler(identify: Identify, sign_off: SignOff) -> Handler:
+    """``{"signoff": body, ...}`` with ``Presented.told()`` to what was signed. The caller is verified again."""
+
+    def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        presented = _presented(event)
+        presented.require_for("POST", SIGNOFFS_PATH)
+        return told_signoff(sign_off(identify(presented, count_once=False), read_signoff(event.get("signoff"))))
 
     return handle
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.ask import Approved, UseKind, fold_approval
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.chain import Chain, Hop, HopKind
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
@@ -50,6 +50,7 @@ class _Evidenced:
 
     session: Session
     grant: Grant
+    chain: Chain
     hop: Hop
     target: Target
     principal: Principal
@@ -103,7 +104,7 @@ class Mint:
         except AccessError as error:
             self._record(AuditName.CREDENTIAL_REFUSED, session_id, connection_id, code=error.code)
             raise
-        self._record(AuditName.CREDENTIAL_MINTED, session_id, connection_id, session=shown.session)
+        self._record(AuditName.CREDENTIAL_MINTED, session_id, connection_id, shown=shown)
         return credential
 
     def _credential(self, shown: _Evidenced, connection_id: ConnectionId, public_key: str) -> Credential:
@@ -145,7 +146,7 @@ class Mint:
             raise PolicyDenied("the session is outside what was delegated", session=session.id)
         met = self._met(bundle, chain, session, grant)
         self._require_permitted(bundle, chain, target, session, grant, met)
-        return _Evidenced(session=session, grant=grant, hop=whole.leaf, target=target, principal=principal)
+        return _Evidenced(session=session, grant=grant, chain=chain, hop=whole.leaf, target=target, principal=principal)
 
     def _grant(self, session: Session) -> Grant:
         if session.status is not SessionStatus.GRANTED or session.grant is None:
@@ -203,9 +204,10 @@ class Mint:
         session_id: SessionId,
         connection_id: ConnectionId,
         *,
-        session: Session | None = None,
+        shown: _Evidenced | None = None,
         code: str = "",
     ) -> None:
+        session = None if shown is None else shown.session
         self._audit.record(
             AuditEvent(
                 name=name,
@@ -216,6 +218,12 @@ class Mint:
                 connection_id=connection_id,
                 actor="" if session is None else session.actor.key,
                 target="" if session is None else session.request.target,
+                acting=NOBODY if shown is None else Acting.of(shown.chain),
+                principal="" if shown is None else shown.principal.name,
+                protocol="" if shown is None else shown.target.protocol.value,
+                rules=() if shown is None else shown.grant.rules,
+                policy_digest="" if shown is None else shown.grant.policy_digest,
+                configuration_serial=0 if shown is None else shown.grant.configuration_serial,
             )
         )
 

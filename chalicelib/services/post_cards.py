@@ -130,7 +130,23 @@ class PostCards:
         place = self._poster.post(card_summary(ask), render_card(ask, state.answers))
         now = self._clock.now()
         self._once.claim("card", ask_id, f"{place.channel}/{place.ts}", expires_at=now + _REMEMBER, now=now)
-        self._audit.record(AuditEvent(name=AuditName.CARD_POSTED, at=now, ask_id=ask_id, txn=ask.question.txn))
+        asked = ask.question
+        self._audit.record(
+            AuditEvent(
+                name=AuditName.CARD_POSTED,
+                at=now,
+                ask_id=ask_id,
+                txn=asked.txn,
+                session_id=asked.session_id,
+                connection_id=asked.connection_id,
+                operation_id=asked.operation_id,
+                target=asked.target,
+                principal=asked.principal,
+                rules=asked.rules,
+                policy_digest=asked.policy_digest,
+                configuration_serial=asked.configuration_serial,
+            )
+        )
 
     def _update(self, ask_id: AskId) -> None:
         place = self._place(ask_id)

@@ -9,7 +9,6 @@ never as verified.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,14 +27,14 @@ from chalicelib.domain.recording import (
     manifest_key,
     segment_key,
 )
-from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Keys
+from chalicelib.identity.jws import manifest_purpose
 from chalicelib.services.operations import json_object, operations_of
 from chalicelib.services.reviewed import Finding, FindingKind, ReviewedOperation, ReviewedRecording
 from chalicelib.services.signatures import signature_finding
+from chalicelib.services.stored_segments import Tombstone, found_in, number_of, unpacked
 
-MAX_RAW: Final = 64 * 1024 * 1024  # a segment holds 256 KiB and one long text; more is not one of ours
-_GZIP: Final = 16 + zlib.MAX_WBITS
+_WHAT_ENDS: Final = 1 << 62  # later than any frame: a gap that nobody knows the end of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,6 +80,7 @@ def read_recording(objects: ReadObjects, keys: Keys, row: ConnectionRow, leaf_ho
         segments=len(accounted),
         frames=len(frames),
         gaps=manifest.gaps if manifest is not None else (),
+        sealed_by=manifest.sealed_by if manifest is not None else "",
         verified=verified and not findings,
     )
     return Read(
@@ -138,7 +138,12 @@ def _manifest(objects: ReadObjects, keys: Keys, row: ConnectionRow, findings: li
         findings.append(_finding(row.manifest_key, FindingKind.ALTERED, error.public))
         return None
     unsigned = signature_finding(
-        row.manifest_key, keys, KeyPurpose.RECORD, MANIFEST_SIGNATURE_TYPE, manifest.signature, manifest.sha256()
+        row.manifest_key,
+        keys,
+        manifest_purpose(manifest),
+        MANIFEST_SIGNATURE_TYPE,
+        manifest.signature,
+        manifest.sha256(),
     )
     if unsigned is not None:
         findings.append(unsigned)
@@ -200,7 +205,7 @@ def _segment(
     except NotFound:
         findings.append(_finding(segment.key, FindingKind.MISSING, "is missing"))
         return None
-    raw, whole = _unpacked(stored)
+    raw, whole = unpacked(stored)
     if sha256_hex(stored) == segment.sha256_stored and sha256_hex(raw) == segment.sha256_raw:
         return raw
     kind, what = _changed(manifest, segment, stored, raw, whole=whole)
@@ -229,18 +234,25 @@ def _unsealed_frames(
 ) -> tuple[list[str], list[Mapping[str, Any]]]:
     """Return the segments that the bucket holds of a recording that no manifest vouches for, and their frames.
 
-    Each segment names the hash of the one before, so the links are checked; that the last one is the last, is not.
+    Each segment names the hash of the one before, so the links are checked; that the last one is the last, is not. A
+    tombstone is there before its manifest: whoever put it has not come to the end.
     """
     frames: list[Mapping[str, Any]] = []
-    previous = ""
+    previous: str | None = ""
+    expected = 0
     found = sorted(objects.keys(segment_key(row.session_id, row.id, 0).rpartition("/")[0] + "/"))
-    for number, key in enumerate(found):
+    for key in found:
         try:
-            raw, _ = _unpacked(objects.get(key))
+            stored = objects.get(key)
         except NotFound:
             continue
-        frames += _frames(key, raw, number, previous, findings)
-        previous = sha256_hex(raw)
+        number = number_of(key)
+        if number is not None and isinstance(found_in(row.session_id, row.id, number, stored), Tombstone):
+            previous, expected = None, number + 1
+            continue
+        raw, _ = unpacked(stored)
+        frames += _frames(key, raw, expected, previous, findings)
+        previous, expected = sha256_hex(raw), (expected if number is None else number) + 1
     return found, frames
 
 
@@ -259,27 +271,19 @@ def _lines_after_header(raw: bytes) -> list[Mapping[str, Any]]:
     return [frame for line in raw.splitlines()[1:] if (frame := json_object(line)) is not None]
 
 
-def _unpacked(stored: bytes) -> tuple[bytes, bool]:
-    """Return a segment's lines, and whether its stream has its end. No lines and an end where it is no gzip: it then
-    hashes to nothing that anybody wrote. Pure."""
-    unpacking = zlib.decompressobj(_GZIP)
-    try:
-        raw = unpacking.decompress(stored, MAX_RAW)
-    except zlib.error:
-        return b"", bool(stored)
-    return raw, unpacking.eof
-
-
 def _check_numbers(
     manifest: Manifest, frames: Sequence[Mapping[str, Any]], row: ConnectionRow, findings: list[Finding]
 ) -> None:
     count, first = _holes([number for frame in frames if isinstance(number := frame.get("seq"), int)], manifest.gaps)
     if count and not findings:  # else a segment that is named already held them
         findings.append(_finding(row.id, FindingKind.MISSING, f"lacks {count} frames, the first is {first}"))
-    findings += [
-        _finding(row.id, FindingKind.LOST, f"lost frames {gap.first} to {gap.last} ({gap.why})")
-        for gap in manifest.gaps
-    ]
+    findings += [_finding(row.id, FindingKind.LOST, _lost(gap, manifest)) for gap in manifest.gaps]
+
+
+def _lost(gap: Gap, manifest: Manifest) -> str:
+    if gap.last is None:
+        return f"may lack frames from {gap.first} on: its broker died, and {manifest.sealed_by} sealed it ({gap.why})"
+    return f"lost frames {gap.first} to {gap.last} ({gap.why})"
 
 
 def _holes(seen: Sequence[int], gaps: Sequence[Gap]) -> tuple[int, int]:
@@ -288,7 +292,8 @@ def _holes(seen: Sequence[int], gaps: Sequence[Gap]) -> tuple[int, int]:
     last = max(seen, default=0)
     count = first = 0
     expected = 1
-    for start, end in sorted([(number, number) for number in seen] + [(gap.first, gap.last) for gap in gaps]):
+    lost = [(gap.first, _WHAT_ENDS if gap.last is None else gap.last) for gap in gaps]
+    for start, end in sorted([(number, number) for number in seen] + lost):
         hole = min(start, last + 1) - expected
         if hole > 0:
             count, first = count + hole, first or expected

@@ -241,4 +241,5 @@ def _delegate(ticket: Ticket, parent: Chain, child: _Child, place: Redemption, n
         expires_at=authority.expires_at,
         max_depth=authority.max_depth,
         ticket=ticket.id,
+        rules=ticket.rules,
     )

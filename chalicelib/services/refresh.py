@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import KeyProofInvalid, TokenInvalid
 from chalicelib.identity.dpop import Proof
@@ -57,6 +57,7 @@ class RefreshToken:
                 subject=caller.chain.leaf.id,
                 txn=caller.chain.txn,
                 actor=caller.actor.key,
+                acting=Acting.of(caller.chain),
             )
         )
         return issued

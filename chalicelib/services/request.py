@@ -18,7 +18,7 @@ from typing import Final
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.ask import Ask, Question, Stage
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import canonical, digest, sha256_hex
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, AlreadyExists, BadRequest, IdempotencyConflict, NotFound
@@ -109,7 +109,7 @@ class RequestSession:
         try:
             outcome = self._decide(caller, wanted, now)
         except AccessError as error:
-            self._record(AuditName.SESSION_REFUSED, caller, wanted, code=error.code)
+            self._record(AuditName.SESSION_REFUSED, caller, wanted, rules=_rules(error), code=error.code)
             raise
         if idempotency_key is not None:
             wanted = self._claimed(caller, wanted, idempotency_key, now)
@@ -196,7 +196,7 @@ class RequestSession:
             if isinstance(standing, Granted):
                 return standing
             raise
-        self._record(AuditName.SESSION_GRANTED, caller, wanted)
+        self._record(AuditName.SESSION_GRANTED, caller, wanted, rules=grant.rules)
         return Granted(session=session, grant=grant, target=wanted.target, secret=secret)
 
     def _ask(self, caller: Caller, wanted: _Wanted, outcome: NeedsApproval, now: datetime) -> Standing:
@@ -218,7 +218,7 @@ class RequestSession:
             self._sessions.create(session)
         except AlreadyExists:
             return self._settle(caller, self._sessions.get(session.id), Take.AGAIN)
-        self._record(AuditName.SESSION_REQUESTED, caller, wanted, ask_id=ask.id)
+        self._record(AuditName.SESSION_REQUESTED, caller, wanted, rules=question.rules, ask_id=ask.id)
         missing = tuple((need, need.approval.count) for need in ask.question.needs)
         return Pending(session=session, ask=ask, missing=missing)
 
@@ -249,7 +249,16 @@ class RequestSession:
             policy_digest=wanted.bundle.policy.digest,
         )
 
-    def _record(self, name: AuditName, caller: Caller, wanted: _Wanted, *, ask_id: str = "", code: str = "") -> None:
+    def _record(
+        self,
+        name: AuditName,
+        caller: Caller,
+        wanted: _Wanted,
+        *,
+        rules: tuple[str, ...],
+        ask_id: str = "",
+        code: str = "",
+    ) -> None:
         self._audit.record(
             AuditEvent(
                 name=name,
@@ -260,8 +269,27 @@ class RequestSession:
                 ask_id=ask_id,
                 actor=caller.actor.key,
                 target=wanted.asked.target,
+                acting=Acting.of(caller.chain),
+                principal=wanted.request.principal,
+                protocol=wanted.target.protocol.value if wanted.known else "",
+                verdict=_VERDICTS.get(name, ""),
+                rules=rules,
+                policy_digest=wanted.bundle.policy.digest,
+                configuration_serial=wanted.bundle.serial,
             )
         )
+
+
+_VERDICTS: Final = {
+    AuditName.SESSION_GRANTED: "forward",
+    AuditName.SESSION_REQUESTED: "hold",
+    AuditName.SESSION_REFUSED: "block",
+}
+
+
+def _rules(error: AccessError) -> tuple[str, ...]:
+    found = error.detail.get("rules", ())
+    return tuple(str(rule) for rule in found) if isinstance(found, list | tuple) else ()
 
 
 def check_request(request: AccessRequest) -> None:

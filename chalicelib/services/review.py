@@ -19,7 +19,7 @@ from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import NotFound
-from chalicelib.domain.identifiers import SESSION_ID, TXN, AskId, HopId, SessionId, Txn
+from chalicelib.domain.identifiers import SESSION_ID, TXN, AskId, ConnectionId, HopId, SessionId, Txn
 from chalicelib.domain.identity import Person
 from chalicelib.domain.reading import EvidenceStores
 from chalicelib.domain.session import Session
@@ -47,6 +47,7 @@ from chalicelib.services.reviewed import (
     ReviewedSession,
 )
 from chalicelib.services.signatures import signature_finding
+from chalicelib.services.stored_segments import Tombstone, found_in, number_of
 
 _RAN: Final = frozenset({"forward", "mask"})
 _MOST_DAYS: Final = 8  # of manifests in which a session's are looked for: no grant lives longer than its hop, hours
@@ -72,8 +73,19 @@ class Review:
         Raises NotFound where there is none, StoreUnavailable where something could not be read.
         """
         sessions, txn = self._sessions(session_or_txn)
-        whole = not SESSION_ID.match(session_or_txn)
         rows = {session.id: self._stores.connections.of_session(session.id) for session in sessions}
+        return self._review(txn, sessions, rows, whole=not SESSION_ID.match(session_or_txn))
+
+    def of_some(
+        self, txn: Txn, sessions: Sequence[Session], rows: Mapping[SessionId, Sequence[ConnectionRow]]
+    ) -> AccessReview:
+        """Return the review of these sessions of a chain, with the hops above them; ``rows`` are their connections',
+        by session. Raises as a call does."""
+        return self._review(txn, sessions, rows, whole=False)
+
+    def _review(
+        self, txn: Txn, sessions: Sequence[Session], rows: Mapping[SessionId, Sequence[ConnectionRow]], *, whole: bool
+    ) -> AccessReview:
         hops = self._hops(txn, sessions, [row for found in rows.values() for row in found], whole=whole)
         findings: list[Finding] = []
         revoked = revocations_of(hops, self._stores.revocations)
@@ -166,7 +178,17 @@ class Review:
         accounted = frozenset[str]().union(*(read.objects for read in reads))
         found = [key for prefix in recording_prefixes(session) for key in self._stores.objects.keys(prefix)]
         what = f"belongs to no connection of {session.id}: no row and no manifest names it"
-        return [_finding(key, FindingKind.EXTRA, what) for key in found if key not in accounted]
+        extra = [key for key in found if key not in accounted and not self._is_tombstone(key, session, reads)]
+        return [_finding(key, FindingKind.EXTRA, what) for key in extra]
+
+    def _is_tombstone(self, key: str, session: Session, reads: Sequence[Read]) -> bool:
+        """Say whether a dead broker's key was taken there, so that it could not write: it holds no frame."""
+        number = number_of(key)
+        owner = next((read.recording.connection_id for read in reads if f"/{read.recording.connection_id}/" in key), "")
+        if number is None or not owner:
+            return False
+        found = found_in(session.id, ConnectionId(owner), number, self._stores.objects.get(key))
+        return isinstance(found, Tombstone)
 
     def _request_approvals(
         self, session: Session, leaf: Hop | None, findings: list[Finding]

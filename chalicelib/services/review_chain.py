@@ -61,6 +61,7 @@ def review_hops(
                 teams=hop.teams,
                 key_thumbprint=hop.key_thumbprint,
                 ticket=hop.ticket,
+                rules=hop.rules,
                 revoked=revoked.get(hop.id),
                 sessions=tuple(session.id for session in sessions if session.leaf_hop == hop.id),
                 assurance=hop.evidence.assurance.value,

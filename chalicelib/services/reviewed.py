@@ -59,7 +59,8 @@ class ReviewedRevocation:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedHop:
     """One hop. ``verified``: its signature and links hold, and it has no more than its parent. ``attributes`` are what
-    its issuer's declaration keeps; ``ticket`` let it in; ``sessions`` are the ids of those that it opened."""
+    its issuer's declaration keeps; ``ticket`` let it in and ``rules`` allowed that; ``sessions`` are the ids of
+    those that it opened."""
 
     id: str
     parent: str
@@ -71,6 +72,7 @@ class ReviewedHop:
     teams: tuple[str, ...]
     key_thumbprint: str
     ticket: str
+    rules: tuple[str, ...]
     revoked: ReviewedRevocation | None
     sessions: tuple[str, ...]
     assurance: str
@@ -125,7 +127,8 @@ class ReviewedOperation:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedRecording:
     """The record of one connection. ``verified``: the manifest's signature and every hash in it hold; ``gaps`` are
-    frames that were accepted and lost."""
+    frames that were accepted and lost; ``sealed_by`` is as the manifest says: ``broker:...``, or, where that broker
+    died, ``restart:...`` or ``sweeper``."""
 
     connection_id: str
     target_hop: str
@@ -138,6 +141,7 @@ class ReviewedRecording:
     frames: int
     gaps: tuple[Gap, ...]
     verified: bool
+    sealed_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from chalicelib.config.bundle import Bundles
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, BadRequest, NotFound
@@ -143,6 +143,7 @@ class Revoke:
                 session_id=id_ if kind == Revocable.SESSION else "",
                 target=id_ if kind == Revocable.TARGET else "",
                 actor=caller.actor.key,
+                acting=Acting.of(caller.chain),
                 why=why,
             )
         )

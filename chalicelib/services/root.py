@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chalicelib.config.bundle import Bundle, Bundles
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import canonical, sha256_hex
 from chalicelib.domain.chain import Chain, Hop, HopKind
 from chalicelib.domain.clock import Clock
@@ -106,6 +106,7 @@ class BeginRun:
                 subject=chain.leaf.id,
                 txn=chain.txn,
                 actor=who.identity.key,
+                acting=Acting.of(chain),
             )
         )
         return issued

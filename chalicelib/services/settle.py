@@ -25,7 +25,7 @@ from chalicelib.domain.ask import (
     Waiting,
     fold_approval,
 )
-from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
+from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import (
     AlreadyUsed,
@@ -104,7 +104,7 @@ class Settle:
                 try:
                     standing = self._pending(caller, session)
                 except Denied as error:
-                    self._end(session, error)
+                    self._end(caller, session, error)
                     raise
                 if isinstance(standing, Pending):
                     return standing
@@ -182,7 +182,8 @@ class Settle:
             granted = self._sessions.grant(session.id, grant)
         except Conflict:
             return self._sessions.get(session.id)  # another call of ours was first: its grant, or its refusal, stands
-        self._record(AuditName.SESSION_GRANTED, session, ask_id=ask.id)
+        people = tuple(answer.person for answer in answers)
+        self._record(AuditName.SESSION_GRANTED, caller, granted, ask_id=ask.id, people=people)
         return granted
 
     def _use(self, session: Session, ask: Ask) -> None:
@@ -229,11 +230,21 @@ class Settle:
         if revoked is not None:
             raise GrantRevoked("the session was revoked", session=session.id, key=revoked.key)
 
-    def _end(self, session: Session, error: Denied) -> None:
+    def _end(self, caller: Caller, session: Session, error: Denied) -> None:
         self._sessions.close(session.id, error.code, self._clock.now())
-        self._record(AuditName.SESSION_REFUSED, session, ask_id=session.ask_id or "", code=error.code)
+        self._record(AuditName.SESSION_REFUSED, caller, session, ask_id=session.ask_id or "", code=error.code)
 
-    def _record(self, name: AuditName, session: Session, *, ask_id: str, code: str = "") -> None:
+    def _record(
+        self,
+        name: AuditName,
+        caller: Caller,
+        session: Session,
+        *,
+        ask_id: str,
+        people: tuple[str, ...] = (),
+        code: str = "",
+    ) -> None:
+        grant = session.grant
         self._audit.record(
             AuditEvent(
                 name=name,
@@ -244,6 +255,13 @@ class Settle:
                 ask_id=ask_id,
                 actor=session.actor.key,
                 target=session.request.target,
+                acting=Acting.of(caller.chain),
+                principal=session.request.principal,
+                verdict="block" if grant is None else "forward",
+                rules=() if grant is None else grant.rules,
+                people=people,
+                policy_digest="" if grant is None else grant.policy_digest,
+                configuration_serial=0 if grant is None else grant.configuration_serial,
             )
         )
 

@@ -43,8 +43,15 @@ class Clients:
     def keys(self) -> Any:
         return self._client("kms")
 
+    def tables(self) -> Any:
+        """DynamoDB without the shapes of our rows, for whoever compares rows as they are."""
+        return self._client("dynamodb")
+
     def functions(self) -> Any:
         return self._client("lambda", read_s=FUNCTION_READ_TIMEOUT_S, attempts=1)
+
+    def events(self) -> Any:
+        return self._client("events")
 
     def secrets(self) -> Any:
         return self._client("secretsmanager")

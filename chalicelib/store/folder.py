@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date
 from pathlib import Path
 from typing import TypeVar
 
@@ -81,6 +82,12 @@ class FolderSessions:
 
     def of_txn(self, txn: Txn) -> Sequence[Session]:
         return [self._sessions[key] for key in sorted(self._sessions) if self._sessions[key].txn == txn]
+
+    def created_on(self, day: date) -> Sequence[SessionId]:
+        return [key for key in sorted(self._sessions) if self._sessions[key].created_at.astimezone(UTC).date() == day]
+
+    def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
+        return [self._sessions[key] for key in dict.fromkeys(session_ids) if key in self._sessions]
 
 
 class FolderConnections:

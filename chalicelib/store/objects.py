@@ -3,8 +3,9 @@
 Rules: a put carries a SHA-256 checksum that S3 verifies, and ``If-None-Match: *``, so that a key is taken once. What
 keeps an object is the *bucket's* default retention: a header would be the writer's own choice, and an override of a
 stricter default besides. Where ``lock_days`` says so, the first put of a process looks that the bucket has that
-default, and refuses to write evidence into one that has not. Sources: S3 API reference, PutObject; S3 user guide,
-"Conditional writes" and "Object Lock".
+default, and refuses to write evidence into one that has not; whoever asks for an object's facts is refused where it is
+kept for less. With a ``bucket_key`` every put names it (SSE-KMS), so that no object lies there under another. Sources:
+S3 API reference, PutObject and HeadObject; S3 user guide, "Conditional writes" and "Object Lock".
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import base64
 import hashlib
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from chalicelib.domain.errors import AlreadyExists, NotFound, StoreUnavailable
-from chalicelib.domain.store import ObjectVersion
+from chalicelib.domain.store import ObjectFacts, ObjectVersion
 from chalicelib.settings import StoreSettings
 from chalicelib.store.clients import Clients, calling, error_code
 
@@ -32,6 +34,8 @@ _CONFLICT: Final = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 _AGAIN: Final = _CONFLICT | {"SlowDown", "RequestTimeout"}  # and every 5xx
 _TAKEN: Final = frozenset({"PreconditionFailed", "412"})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchVersion", "404", "NotFound"})
+_KMS: Final = "aws:kms"
+_ROUNDED: Final = timedelta(minutes=1)  # the two dates are whole seconds, and not of the same moment
 _MAX_OBJECT: Final = 64 * 1024 * 1024  # a segment is at most 8 MiB; a reader never takes more into memory than this
 _MAX_KEYS: Final = 100_000  # a day's segments of a busy connection; a listing past it is asked for by a narrower prefix
 
@@ -43,6 +47,15 @@ class S3Objects:
         self._clients = clients
         self._bucket = settings.bucket
         self._lock_days = settings.lock_days
+        # With the key named on the put, a default that somebody changed meanwhile changes nothing (and S3 takes its own
+        # key where a header names none). The bucket key keeps KMS's calls few: one for many objects.
+        self._encryption: dict[str, Any] = {}
+        if settings.bucket_key:
+            self._encryption = {
+                "ServerSideEncryption": _KMS,
+                "SSEKMSKeyId": settings.bucket_key,
+                "BucketKeyEnabled": True,
+            }
         self._locked = threading.Event()
         self._pause = threading.Event()
 
@@ -62,6 +75,7 @@ class S3Objects:
                     ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=checksum,
                     IfNoneMatch="*",
+                    **self._encryption,
                 )
             except ClientError as error:
                 code = error_code(error)
@@ -85,6 +99,18 @@ class S3Objects:
             body: bytes = answer["Body"].read()
         return body
 
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        which = {"VersionId": version_id} if version_id else {}
+        with calling("s3", lambda code: NotFound("there is no such object", key=key) if code in _ABSENT else None):
+            there = self._clients.objects().head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED", **which)
+        self._check_kept(key, there)
+        return ObjectFacts(
+            key=key,
+            version_id=str(there.get("VersionId", "")),
+            size=int(there["ContentLength"]),
+            sha256=_hex(str(there.get("ChecksumSHA256", ""))),
+        )
+
     def keys(self, prefix: str) -> Sequence[str]:
         found: list[str] = []
         more: dict[str, Any] = {}
@@ -101,11 +127,23 @@ class S3Objects:
     def _ours(self, key: str, checksum: str, *, uncertain: bool) -> ObjectVersion:
         """Return the version that this call put before its answer was lost. Raises AlreadyExists where another did."""
         if uncertain:
-            with calling("s3"):
-                there = self._clients.objects().head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
-            if there.get("ChecksumSHA256") == checksum:
-                return ObjectVersion(key=key, version_id=str(there.get("VersionId", "")))
+            there = self.facts(key)
+            if there.sha256 == _hex(checksum):
+                return ObjectVersion(key=key, version_id=there.version_id)
         raise AlreadyExists("this object exists already", key=key)
+
+    def _check_kept(self, key: str, there: Mapping[str, Any]) -> None:
+        """Raise StoreUnavailable where an object is kept for less than ``lock_days``, or is not encrypted as all are.
+        S3 tells of the lock whoever has ``s3:GetObjectRetention``."""
+        until = there.get("ObjectLockRetainUntilDate")
+        if (
+            self._lock_days
+            and until is not None
+            and until - there["LastModified"] < timedelta(days=self._lock_days) - _ROUNDED
+        ):
+            raise StoreUnavailable("an object is kept for less than the default", key=key)
+        if self._encryption and there.get("ServerSideEncryption") != _KMS:
+            raise StoreUnavailable("an object is not encrypted with our key", key=key)
 
     def _check_lock(self) -> None:
         """Raise StoreUnavailable unless the bucket locks what is put for at least ``lock_days``. Looks once a process:
@@ -119,6 +157,15 @@ class S3Objects:
         if days < self._lock_days:
             raise StoreUnavailable("the bucket does not lock what is recorded", days=days, wanted=self._lock_days)
         self._locked.set()
+
+
+def _hex(checksum: str) -> str:
+    """Return S3's base64 of a SHA-256 as hexadecimal digits; empty where it is none (of parts, or not there). Pure."""
+    try:
+        found = base64.b64decode(checksum, validate=True)
+    except ValueError:
+        return ""
+    return found.hex() if len(found) == hashlib.sha256().digest_size else ""
 
 
 def _is_theirs(error: ClientError) -> bool:

@@ -2,22 +2,25 @@
 
 Opening makes no call and no client: a Lambda pays for what it uses. The rights that each store needs, by its name here:
 ``chains``, ``asks``, ``answers``, ``uses``: GetItem, PutItem, Query · ``sessions``, ``connections``: also UpdateItem;
-``sessions.of_txn`` and ``asks.since``: Query on the table's index ·
-``revocations``: GetItem, BatchGetItem, and PutItem to revoke (a transaction needs the right of each write in it) ·
-``once``: GetItem, PutItem · ``activations``: Query, and GetItem, PutItem to activate · ``objects``: GetObject,
-GetObjectVersion, ListBucket, PutObject, and GetBucketObjectLockConfiguration where ``lock_days`` is not 0 · ``keys``:
-kms:GetPublicKey · ``signer``: that and kms:Sign · ``functions``: InvokeFunction · ``secrets``: GetSecretValue.
+``connections.unsealed``, ``connections.of_boot``, ``sessions.of_txn``, ``sessions.created_on`` and ``asks.since``:
+Query on the table's index · ``sessions.get_many``: BatchGetItem · ``revocations``: GetItem, BatchGetItem, and PutItem
+to revoke (a transaction needs the right of each write in it) · ``once``, ``beats``: GetItem, PutItem ·
+``activations``: Query, and GetItem, PutItem to activate · ``objects``: GetObject, GetObjectVersion, ListBucket,
+PutObject, and GetBucketObjectLockConfiguration where ``lock_days`` is not 0 · ``keys``: kms:GetPublicKey · ``rows``:
+BatchGetItem, and Scan for all keys · ``digest_copies``: as ``objects`` · ``signer``: that and kms:Sign ·
+``functions``: InvokeFunction · ``secrets``: GetSecretValue.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.settings import StoreSettings, SystemClock
 from chalicelib.store.activations import DynamoActivations
 from chalicelib.store.approvals import DynamoAnswers, DynamoAsks, DynamoUses
+from chalicelib.store.beats import DynamoBeats
 from chalicelib.store.chains import DynamoChains
 from chalicelib.store.clients import Clients
 from chalicelib.store.connections import DynamoConnections
@@ -27,6 +30,7 @@ from chalicelib.store.keys import KmsKeys, KmsSigner
 from chalicelib.store.objects import S3Objects
 from chalicelib.store.once import DynamoOnce
 from chalicelib.store.revocations import DynamoRevocations
+from chalicelib.store.rows import DynamoRows
 from chalicelib.store.secrets import SecretsManager
 from chalicelib.store.sessions import DynamoSessions
 from chalicelib.store.tables import Tables
@@ -34,18 +38,21 @@ from chalicelib.store.tables import Tables
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stores:
-    """Every store. Thread-safe."""
+    """Every store. Thread-safe. ``digest_copies`` is None where no second bucket is named."""
 
     chains: DynamoChains
     sessions: DynamoSessions
     connections: DynamoConnections
+    beats: DynamoBeats
     asks: DynamoAsks
     answers: DynamoAnswers
     uses: DynamoUses
     revocations: DynamoRevocations
     once: DynamoOnce
     activations: DynamoActivations
+    rows: DynamoRows
     objects: S3Objects
+    digest_copies: S3Objects | None
     secrets: SecretsManager
     functions: LambdaFunctions
     keys: KmsKeys
@@ -70,13 +77,20 @@ def open_stores(settings: StoreSettings, *, function_prefix: str = "", clock: Cl
         chains=DynamoChains(tables),
         sessions=DynamoSessions(tables),
         connections=DynamoConnections(tables),
+        beats=DynamoBeats(tables),
         asks=DynamoAsks(tables),
         answers=DynamoAnswers(tables),
         uses=DynamoUses(tables),
         revocations=DynamoRevocations(tables),
         once=DynamoOnce(tables),
         activations=DynamoActivations(tables),
+        rows=DynamoRows(clients, settings),
         objects=S3Objects(clients, settings),
+        digest_copies=(
+            S3Objects(clients, replace(settings, bucket_key="", bucket=settings.digest_bucket))
+            if settings.digest_bucket
+            else None
+        ),
         secrets=SecretsManager(clients),
         functions=LambdaFunctions(clients, function_prefix),
         keys=KmsKeys(clients, settings, clock),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 from pynamodb.attributes import UnicodeAttribute
 from pynamodb.indexes import GlobalSecondaryIndex, KeysOnlyProjection
 
-from chalicelib.domain.errors import AlreadyExists, Conflict
+from chalicelib.domain.errors import AlreadyExists, Conflict, StoreUnavailable
 from chalicelib.domain.identifiers import SessionId, Txn
 from chalicelib.domain.session import Grant, Session, SessionStatus
 from chalicelib.domain.verifier import Verifier
@@ -19,6 +19,8 @@ from chalicelib.store.tables import MAX_ROWS, RevisedRow, Tables, matching, one,
 
 SESSIONS: Final = "sessions"
 OF_TXN: Final = "of-txn"
+BY_DAY: Final = "by-day"
+MAX_DAY: Final = 100_000  # sessions of one day: a review of more is made from the archive, by Athena
 
 
 class SessionsOfTxn(GlobalSecondaryIndex["SessionRow"]):  # type: ignore[no-untyped-call] # pynamodb's own
@@ -32,10 +34,23 @@ class SessionsOfTxn(GlobalSecondaryIndex["SessionRow"]):  # type: ignore[no-unty
     id = UnicodeAttribute(range_key=True)
 
 
+class SessionsByDay(GlobalSecondaryIndex["SessionRow"]):  # type: ignore[no-untyped-call] # pynamodb's own
+    """Finds the ids of the sessions created on a day (UTC), for reviews of a period. The rows are read by key."""
+
+    class Meta:
+        index_name = BY_DAY
+        projection = KeysOnlyProjection()
+
+    day = UnicodeAttribute(hash_key=True)
+    id = UnicodeAttribute(range_key=True)
+
+
 class SessionRow(RevisedRow):
     id = UnicodeAttribute(hash_key=True)
     txn = UnicodeAttribute()
+    day = UnicodeAttribute()
     of_txn = SessionsOfTxn()
+    by_day = SessionsByDay()
 
 
 class DynamoSessions:
@@ -46,7 +61,7 @@ class DynamoSessions:
 
     def create(self, session: Session) -> None:
         put_new(
-            self._rows(id=session.id, txn=session.txn, doc=to_document(session)),
+            self._rows(id=session.id, txn=session.txn, day=_day(session), doc=to_document(session)),
             self._rows.id.does_not_exist(),
             AlreadyExists("this session exists already", session=session.id),
             lambda: self._row(session.id),
@@ -85,5 +100,25 @@ class DynamoSessions:
             ids = [row.id for row in self._rows.of_txn.query(txn, limit=MAX_ROWS)]
         return [self.get(SessionId(found)) for found in ids]
 
+    def created_on(self, day: date) -> Sequence[SessionId]:
+        with reaching(SESSIONS):
+            found = [SessionId(row.id) for row in self._rows.by_day.query(day.isoformat(), limit=MAX_DAY + 1)]
+        if len(found) > MAX_DAY:
+            raise StoreUnavailable("a store holds more than can be read", store=SESSIONS)
+        return found
+
+    def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
+        wanted = list(dict.fromkeys(session_ids))
+        with reaching(SESSIONS):
+            rows = {row.id: row for row in self._rows.batch_get(wanted, consistent_read=True)} if wanted else {}
+        found = [
+            (session_id, from_document(Session, rows[session_id].doc)) for session_id in wanted if session_id in rows
+        ]
+        return [matching(session, holds=session.id == named, store=SESSIONS) for named, session in found]
+
     def _row(self, session_id: SessionId) -> SessionRow:
         return one(self._rows, session_id, missing="there is no such session")
+
+
+def _day(session: Session) -> str:
+    return session.created_at.astimezone(UTC).date().isoformat()

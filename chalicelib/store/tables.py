@@ -6,7 +6,7 @@ could not be had is StoreUnavailable. Sources: DynamoDB's developer guide ("Cond
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar, cast
 
@@ -16,6 +16,7 @@ from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.connection import Connection
 from pynamodb.exceptions import PutError, PynamoDBException, UpdateError
 from pynamodb.expressions.condition import Condition
+from pynamodb.expressions.update import Action
 from pynamodb.models import Model
 
 from chalicelib.domain.errors import AccessError, Conflict, NotFound, StoreUnavailable
@@ -159,11 +160,12 @@ def under(shape: type[M], hash_key: str) -> list[M]:
     return rows
 
 
-def revise(kind: type[T], read: Callable[[], RevisedRow], change: Callable[[T], T]) -> T:
+def revise(kind: type[T], read: Callable[[], RevisedRow], change: Callable[[T], T], also: Sequence[Action] = ()) -> T:
     """Replace the value in the row that ``read`` returns by ``change`` of it, and return the new one.
 
     ``change`` may raise to refuse, and may return the value itself for no change. It is called again on what another
-    writer left, after a lost race. Raises Conflict after ``MAX_RACES`` of them.
+    writer left, after a lost race. ``also``: what becomes of attributes beside the value, with any change. Raises
+    Conflict after ``MAX_RACES`` of them.
     """
     for _ in range(MAX_RACES):
         row = read()
@@ -175,7 +177,7 @@ def revise(kind: type[T], read: Callable[[], RevisedRow], change: Callable[[T], 
         with reaching(row.Meta.table_name):
             try:
                 row.update(
-                    actions=[shape.doc.set(to_document(changed)), shape.revision.set(shape.revision + 1)],
+                    actions=[shape.doc.set(to_document(changed)), shape.revision.set(shape.revision + 1), *also],
                     condition=shape.revision == row.revision,
                 )
             except UpdateError as error:

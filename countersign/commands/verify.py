@@ -1,4 +1,5 @@
-"""`countersign verify`: whether the evidence of a session or chain is whole and unchanged, with public keys alone.
+"""`countersign verify`: whether the evidence of a session or chain is whole and unchanged, with public keys alone; with
+`--all` or `--since DAY`, whether anything of the whole deployment was altered, removed or never made.
 
 Online with an auditor's rights, or on the folder that `countersign evidence` wrote, on any machine. The keys of a
 copy vouch for themselves: without `--trust FILE` the answer is UNANCHORED, and the exit code 78. The file is
@@ -8,6 +9,7 @@ written once, online, by `--write-trust`, and kept where nobody who keeps the ev
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from countersign.commands.asking import Invocation
 from countersign.evidence_source import open_deployment, open_source
 from countersign.failures import Exit, Failure
 from countersign.trust import read_trust
-from countersign.verify_screen import screen
+from countersign.verify_screen import archive_screen, screen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "subject", nargs="?", default="", metavar="SESSION|TXN|DIR", help="a session's id, a chain's, or a copy of one"
     )
+    parser.add_argument("--all", action="store_true", help="everything, from the first hourly digest on; online")
+    parser.add_argument("--since", default="", metavar="DAY", help="everything from this day on, 2026-11-01; online")
     parser.add_argument("--trust", default="", metavar="FILE", help="fingerprints of the keys that may have signed")
     parser.add_argument(
         "--write-trust", default="", metavar="FILE", help="write the fingerprints that AWS KMS gives now, for later"
@@ -40,8 +44,11 @@ def verify(invocation: Invocation) -> int:
     options, output = invocation.options, invocation.output
     if options.write_trust:
         return _write_trust(invocation)
+    if (options.subject != "") + options.all + (options.since != "") != 1:
+        hint = "countersign verify ses_... (or a folder), or --all, or --since 2026-11-01"
+        raise Failure(Exit.USAGE, "name a session, a chain or a copy, or one of --all and --since", hint=hint)
     if not options.subject:
-        raise Failure(Exit.USAGE, "name a session, a chain or a copy", hint="countersign verify ses_... (or a folder)")
+        return _verify_archive(invocation)
     anchors = read_trust(options.trust) if options.trust else None
     source = open_source(options.subject, invocation.settings.inherited, output)
     found = service.verify(source.subject, source.evidence, anchors, invocation.clock)
@@ -55,11 +62,42 @@ def verify(invocation: Invocation) -> int:
     return Exit.DONE if found.holds else Exit.UNANCHORED
 
 
+def _verify_archive(invocation: Invocation) -> int:
+    from chalicelib.services.verify import Anchor, EvidenceSource
+    from chalicelib.services.verify_all import ArchiveSource, verify_all
+
+    options, output = invocation.options, invocation.output
+    since = _day(options.since) if options.since else None
+    anchors = read_trust(options.trust) if options.trust else None
+    stores = open_deployment(invocation.settings.inherited)
+    source = ArchiveSource(
+        evidence=EvidenceSource(stores=stores, anchor=Anchor.AWS),
+        objects=stores.objects,
+        copies=stores.digest_copies,
+        rows=stores.rows,
+        boots=stores.connections,
+    )
+    found = verify_all(source, anchors, invocation.clock, since=since, pause=invocation.clock.sleep)
+    output.result(found.as_json())
+    for line in archive_screen(found, copied=stores.digest_copies is not None, paint=output.paint):
+        output.line(line)
+    return Exit.INVALID if found.findings else Exit.DONE
+
+
+def _day(text: str) -> datetime:
+    """Return the beginning of the day, in UTC, as the archive's days are. Raises Failure (usage)."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError as error:
+        raise Failure(Exit.USAGE, "--since is a day in UTC", hint="countersign verify --since 2026-11-01") from error
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def _write_trust(invocation: Invocation) -> int:
     from chalicelib.services.anchors import fingerprints, trust_text
 
     options, output = invocation.options, invocation.output
-    if options.subject or options.trust:
+    if options.subject or options.trust or options.all or options.since:
         raise Failure(Exit.USAGE, "--write-trust stands alone: it reads the keys, and verifies nothing")
     environment: Mapping[str, str] = invocation.settings.inherited
     found = fingerprints(open_deployment(environment).keys)

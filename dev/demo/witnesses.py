@@ -74,7 +74,7 @@ class Cloud:
         """Return every frame of every recording of a session, in order; ``meta`` as an object."""
         lines = (line for key in sorted(self.keys(f"rec/v1/{session_id}/")) for line in self.read(key).splitlines())
         frames = [json.loads(line) for line in lines]
-        return [{**frame, "meta": json.loads(frame["meta"])} for frame in frames if frame["kind"] != "segment"]
+        return [{**frame, "meta": json.loads(frame["meta"])} for frame in frames if "meta" in frame]
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield (table, row as text) for every row of every table."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from countersign.__main__ import main
 from dev.provision import provision
 from tests.conformance.backends import Backend, new_settings
 from tests.fakes.archive import PEOPLE, ArchiveIn
+from tests.fakes.clock import START
+from tests.fakes.waiting_clock import WaitingClock
 
 
 def test_a_copy_reads_as_its_original(stores: Stores, tmp_path: Path) -> None:
@@ -79,7 +82,10 @@ def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path)
     archive = ArchiveIn(open_stores(settings))
     trust, folder = str(tmp_path / "trust.txt"), str(tmp_path / "copy")
     code, told = run("verify", "--write-trust", trust)
-    assert (code, sorted(told["keys"])) == (0, ["activation", "answer", "record", "token"])
+    assert (code, sorted(told["keys"])) == (
+        0,
+        ["activation", "answer", "digest", "record", "signoff", "sweep", "token"],
+    )
     assert run("verify", "--write-trust", trust)[0] == 64, "an earlier file is never replaced"
     for more in ([], ["--trust", trust]):
         code, told = run("verify", archive.txn, *more)
@@ -91,6 +97,47 @@ def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path)
     assert run("evidence", archive.txn, folder)[0] == 64
     assert run("verify", folder, "--trust", trust)[0] == 0
     assert run("verify", folder)[0] == 78
+
+
+def test_the_review_of_a_period_on_a_deployment(backend: Backend, tmp_path: Path) -> None:
+    """Every session of a day, its population, a sample, a page and a table; and the target's own log against them."""
+    if backend.name == "memory":
+        pytest.skip("the commands read a deployment")
+    settings = new_settings()
+    provision(settings)
+    environment = {
+        "COUNTERSIGN_PREFIX": settings.prefix,
+        "COUNTERSIGN_BUCKET": settings.bucket,
+        "AWS_REGION": settings.region,
+    }
+    stores = open_stores(settings)
+    archive, other = ArchiveIn(stores), ArchiveIn(stores)
+
+    def run(*arguments: str) -> tuple[int, dict[str, Any]]:
+        out = io.StringIO()
+        clock = WaitingClock(START + timedelta(hours=2))
+        code = main([*arguments, "--json"], environment, out=out, err=io.StringIO(), clock=clock)
+        return code, json.loads(out.getvalue())
+
+    day = ("--since", "2026-11-02", "--until", "2026-11-02T10:00:00Z")
+    page, table = tmp_path / "review.html", tmp_path / "review.csv"
+    code, told = run("review", *day, "--target", "db-prod", "--html", str(page), "--csv", str(table))
+    assert (code, told["verified"], told["sessions"]) == (0, True, 2), told["findings"]
+    assert {chain["txn"] for chain in told["chains"]} == {archive.txn, other.txn}
+    assert (page.stat().st_mode & 0o777, page.read_text()[:15]) == (0o600, "<!doctype html>")
+    assert len(table.read_text().splitlines()) > 10
+    assert run("review", *day, "--html", str(page))[0] == 64, "what was there is never replaced"
+    code, whole = run("review", *day, "--population")
+    assert (code, whole["sessions"], whole["manifests_compared"], whole["findings"]) == (0, 4, 4, [])
+    assert whole["hours_without_digest"] == 10
+    code, drawn = run("review", *day, "--sample", "2", "--seed", "Q4")
+    assert (code, len(drawn["sample"]), drawn["population_sha256"]) == (0, 2, whole["population_sha256"])
+    code, listed = run("review", *day, "--pipeline", "acme/orders", "--brief")
+    assert (code, len(listed["sessions"]), listed["verified"]) == (0, 4, None)
+    log = tmp_path / "auth.log"
+    log.write_text("2026-11-02T09:00:00Z db sshd[1]: Server listening\n")
+    code, told = run("reconcile", "db-prod", "--log", str(log), "--until", "2026-11-02T10:00:00Z")
+    assert (code, len(told["connections_without_login"])) == (65, 2)
 
 
 def _asks(stores: Stores, session_id: SessionId) -> list[AskId]:

@@ -11,8 +11,9 @@ from datetime import timedelta
 import pytest
 
 from chalicelib.domain.ask import UseKind
+from chalicelib.domain.connection import Beat
 from chalicelib.domain.errors import AlreadyDecided, AlreadyExists, AlreadyUsed, Conflict, NotFound
-from chalicelib.domain.identifiers import AskId, ConnectionId, SessionId, new_ask_id, new_txn
+from chalicelib.domain.identifiers import AskId, ConnectionId, SessionId, new_ask_id, new_session_id, new_txn
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Session, SessionStatus
 from chalicelib.domain.store import Stores
@@ -67,6 +68,24 @@ def test_a_session_reads_back_and_is_created_once(stores: Stores) -> None:
     assert stores.sessions.get(session.id).token_id == session.token_id
     with pytest.raises(NotFound):
         stores.sessions.get(UNKNOWN_SESSION)
+
+
+def test_a_days_sessions_are_listed_and_many_are_read_by_their_keys(empty: Stores) -> None:
+    """A review of a period is of every session of its days, in order, and of no other; one that is gone is left out."""
+    made = [
+        dataclasses.replace(samples.session(), id=new_session_id(at), created_at=at)
+        for at in (START, START + timedelta(hours=1), START + timedelta(days=1), START - timedelta(hours=10))
+    ]
+    for session in made:
+        empty.sessions.create(session)
+    assert list(empty.sessions.created_on(START.date())) == [made[0].id, made[1].id]
+    assert list(empty.sessions.created_on(START.date() - timedelta(days=1))) == [made[3].id]
+    assert list(empty.sessions.created_on(START.date() - timedelta(days=9))) == []
+    wanted = [made[2].id, UNKNOWN_SESSION, made[0].id, made[2].id]
+    assert list(empty.sessions.get_many(wanted)) == [made[2], made[0]]
+    assert list(empty.sessions.get_many([])) == []
+    empty.sessions.close(made[0].id, "done", LATER)
+    assert list(empty.sessions.created_on(START.date())) == [made[0].id, made[1].id], "a change moves it nowhere"
 
 
 def test_only_a_pending_session_is_granted(stores: Stores) -> None:
@@ -303,3 +322,34 @@ def test_claims_of_different_kinds_do_not_meet(stores: Stores) -> None:
     assert stores.once.claim("token", value, "a", expires_at=LATER, now=START) is None
     assert stores.once.claim("idempotency", value, "b", expires_at=LATER, now=START) is None
     assert stores.once.held("slack", value, now=START) is None
+
+
+def test_what_is_not_sealed_is_listed_until_it_is(stores: Stores) -> None:
+    """The sweeper finds a dead broker's rows by this, and must not find the sealed ones again for ever."""
+    first, second = samples.connection_row(), samples.connection_row()
+    for row in (first, second):
+        stores.connections.put(row)
+    assert {first.id, second.id} <= {row.id for row in stores.connections.unsealed()}
+    stores.connections.seal(first.session_id, first.id, at=LATER, exit="client", key="manifests/x", sha256="ab")
+    left = {row.id for row in stores.connections.unsealed()}
+    assert (first.id in left, second.id in left) == (False, True)
+
+
+def test_the_rows_of_a_boot_in_order_of_their_numbers(stores: Stores) -> None:
+    """They were put into many sessions; only the boot's own count shows that none is missing."""
+    boot = f"boot_{samples.connection_row().id}"
+    rows = [dataclasses.replace(samples.connection_row(), boot=boot, number=number) for number in (3, 1, 2)]
+    for row in rows:
+        stores.connections.put(row)
+    assert [row.number for row in stores.connections.of_boot(boot, 0, 10)] == [1, 2, 3]
+    assert [row.number for row in stores.connections.of_boot(boot, 1, 1)] == [2]
+    assert list(stores.connections.of_boot("boot_nobodys", 0, 10)) == []
+
+
+def test_a_beat_is_replaced_by_the_next(stores: Stores) -> None:
+    """Only the last one says whether a broker lives."""
+    boot = f"boot_{samples.connection_row().id}"
+    assert stores.beats.last(boot) is None
+    for at in (START, LATER):
+        stores.beats.put(Beat(boot=boot, at=at))
+    assert stores.beats.last(boot) == Beat(boot=boot, at=LATER)

@@ -90,9 +90,9 @@ class Connected:
 class ArchiveIn(Generic[S]):
     """Everything of one chain, in any stores. ``orders`` and ``db`` are its two connections."""
 
-    def __init__(self, stores: S) -> None:
+    def __init__(self, stores: S, clock: FakeClock | None = None) -> None:
         self.stores = stores
-        self.clock = FakeClock()
+        self.clock = clock if clock is not None else FakeClock()
         self.txn = new_txn(self.clock.now())
         self.rows = 0
         self.previous_sha256 = ""
@@ -163,6 +163,7 @@ class ArchiveIn(Generic[S]):
             issued_at=now,
             expires_at=parent.expires_at - timedelta(minutes=10),
             ticket=f"tkt_{self.txn}",
+            rules=("agents-delegate",),
             signature="",
         )
         return self.sign(child)
@@ -323,6 +324,7 @@ class ArchiveIn(Generic[S]):
                 issued_at=now,
                 expires_at=grant.expires_at,
                 ticket="",
+                rules=(),
                 signature="",
             ),
             key="record",

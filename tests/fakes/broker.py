@@ -21,6 +21,7 @@ from broker.holds import HoldPoller
 from broker.inspection import Inspector
 from broker.liveness import Liveness
 from broker.recorder import Recorder
+from broker.recorder.spool import Spool
 from chalicelib.config.bundle import Bundle
 from chalicelib.domain.ask import Answer, Ask, Question, Stage
 from chalicelib.domain.audit import AuditEvent
@@ -134,12 +135,21 @@ class SettableBundles:
 class MemoryAudit:
     def __init__(self) -> None:
         self.events: list[AuditEvent] = []
+        self.operations: list[AuditEvent] = []
         self.error: Exception | None = None
+        self.full: AccessError | None = None
 
     def record(self, event: AuditEvent) -> None:
         if self.error is not None:
             raise self.error
         self.events.append(event)
+
+    def operated(self, event: AuditEvent, place: Callable[[int], str]) -> None:
+        self.operations.append(event)
+
+    def require_room(self) -> None:
+        if self.full is not None:
+            raise self.full
 
     def names(self) -> list[str]:
         return [event.name.value for event in self.events]
@@ -216,6 +226,8 @@ class World:
     journal: list[str] = field(default_factory=list)
     pool: InlinePool | WaitingPool = field(default_factory=InlinePool)
     accountable: tuple[str, ...] = ("gh:actor_id:1",)
+    spool: Spool | None = None
+    objects: Any = None  # what the recorder takes for the bucket, where it is not the stores' own
 
     def __post_init__(self) -> None:
         self.policy = ScriptedPolicy(
@@ -248,13 +260,14 @@ class World:
             verify_hop=lambda hop: verify_hop(hop, keys), verify_answer=lambda answer: verify_answer(answer, keys)
         )
         self.recorder = Recorder(
-            objects=self.noted("objects"),
+            objects=self.objects or self.noted("objects"),
             connections=self.noted("connections"),
             signer=self.stores.signer("record"),
             pool=self.pool,
             clock=self.clock,
             build="test",
             sealed_by="broker:boot1",
+            spool=self.spool,
             open_within_s=0.0,  # nothing here becomes durable by waiting: the pool runs at once, or not at all
             close_within_s=0.0,
         )

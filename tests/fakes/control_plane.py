@@ -49,10 +49,11 @@ from chalicelib.services.assembly import (
     decide_service,
     mint_service,
     review_service,
+    sign_off_service,
     sign_services,
 )
 from chalicelib.services.exchange import ACCESS_TOKEN_TYPE, TICKET_TYPE
-from chalicelib.services.functions import decide_handler, mint_handler, review_handler, sign_handler
+from chalicelib.services.functions import decide_handler, mint_handler, review_handler, sign_handler, sign_off_handler
 from chalicelib.services.identify import BEARER, DPOP, Presented
 from chalicelib.services.post_cards import AnswerPut, AskPut, CardPlace, PostCards, Record
 from chalicelib.slack.clicks import Clicks
@@ -292,6 +293,7 @@ class ControlPlane:
         functions.register("decide", decide_handler(self.decide))
         functions.register("mint", mint_handler(self.mint))
         functions.register("review", review_handler(self.parts.identify(), review_service(self.parts)))
+        functions.register("sign_off", sign_off_handler(self.parts.identify(), sign_off_service(self.parts)))
         self.plane = self._plane(functions, waiters)
         self.app = application(lambda: self.plane, self.logger)
         self.http = held_to_contract(Client(self.app, stage_name="local", project_dir=str(ROOT)).http)

@@ -11,14 +11,14 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import TypeAlias
 
 from chalicelib.domain.activation import Activation
 from chalicelib.domain.ask import Answer, Ask, Use
 from chalicelib.domain.canonical import Json, canonical
 from chalicelib.domain.chain import Hop
-from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.connection import Beat, ConnectionRow
 from chalicelib.domain.errors import (
     AccessError,
     AlreadyDecided,
@@ -34,9 +34,10 @@ from chalicelib.domain.identifiers import AskId, ConnectionId, HopId, PersonId, 
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Grant, Session, SessionStatus
-from chalicelib.domain.store import ObjectVersion
+from chalicelib.domain.store import ObjectFacts, ObjectVersion
 from chalicelib.domain.verifier import Verifier
 from tests.fakes.signer import MemoryKeys, MemorySigner
+from tests.fakes.tables import MemoryTables
 
 Function: TypeAlias = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
@@ -127,6 +128,14 @@ class MemorySessions:
         with self._gate.enter("sessions"):
             return [self.rows[key] for key in sorted(self.rows) if self.rows[key].txn == txn]
 
+    def created_on(self, day: date) -> Sequence[SessionId]:
+        with self._gate.enter("sessions"):
+            return [key for key in sorted(self.rows) if self.rows[key].created_at.astimezone(UTC).date() == day]
+
+    def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
+        with self._gate.enter("sessions"):
+            return [self.rows[key] for key in dict.fromkeys(session_ids) if key in self.rows]
+
 
 class MemoryConnections:
     def __init__(self, gate: Gate) -> None:
@@ -167,6 +176,29 @@ class MemoryConnections:
             self.rows[session_id, connection_id] = dataclasses.replace(
                 row, sealed_at=at, exit=exit, manifest_key=key, manifest_sha256=sha256
             )
+
+    def unsealed(self) -> Sequence[ConnectionRow]:
+        with self._gate.enter("connections"):
+            return sorted((row for row in self.rows.values() if row.sealed_at is None), key=lambda row: row.opened_at)
+
+    def of_boot(self, boot: str, after: int, most: int) -> Sequence[ConnectionRow]:
+        with self._gate.enter("connections"):
+            found = [row for row in self.rows.values() if row.boot == boot and row.number > after]
+            return sorted(found, key=lambda row: row.number)[:most]
+
+
+class MemoryBeats:
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.rows: dict[str, Beat] = {}
+
+    def put(self, beat: Beat) -> None:
+        with self._gate.enter("beats"):
+            self.rows[beat.boot] = beat
+
+    def last(self, boot: str) -> Beat | None:
+        with self._gate.enter("beats"):
+            return self.rows.get(boot)
 
 
 class MemoryAsks:
@@ -305,6 +337,12 @@ class MemoryObjects:
                 raise NotFound("there is no such object", key=key)
             return self.rows[key]
 
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        with self._gate.enter("objects"):
+            body = self.get(key, version_id)
+            sha256 = hashlib.sha256(body).hexdigest()
+            return ObjectFacts(key=key, version_id=self._version(key), size=len(body), sha256=sha256)
+
     def keys(self, prefix: str) -> Sequence[str]:
         with self._gate.enter("objects"):
             return sorted(key for key in self.rows if key.startswith(prefix))
@@ -359,6 +397,7 @@ class MemoryStores:
         self.chains = MemoryChains(self._gate)
         self.sessions = MemorySessions(self._gate)
         self.connections = MemoryConnections(self._gate)
+        self.beats = MemoryBeats(self._gate)
         self.asks = MemoryAsks(self._gate)
         self.answers = MemoryAnswers(self._gate)
         self.uses = MemoryUses(self._gate)
@@ -366,6 +405,8 @@ class MemoryStores:
         self.once = MemoryOnce(self._gate)
         self.activations = MemoryActivations(self._gate)
         self.objects = MemoryObjects(self._gate)
+        self.digest_copies = MemoryObjects(self._gate)
+        self.rows = MemoryTables(self)
         self.secrets = MemorySecrets(self._gate)
         self.functions = MemoryFunctions(self._gate)
         self.keys = MemoryKeys()

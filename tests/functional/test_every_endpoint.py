@@ -32,6 +32,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "request_session": {"target": "orders-dev", "reason": "deploy 7"},
     "certify_key": {"ssh_public_key": ssh_key()},
     "revoke": {"kind": "session", "id": SESSION, "why": "over"},
+    "sign_review": {
+        "since": "2026-11-01T00:00:00.000Z",
+        "until": "2026-11-02T00:00:00.000Z",
+        "population_sha256": "0" * 64,
+    },
 }
 
 

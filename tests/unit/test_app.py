@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = {path.stem: path for path in (ROOT / ".chalice" / "policies").glob("*.json")}
 INFRA = {path.stem: path for path in (ROOT / "infra" / "policies").glob("*.json")}
-FUNCTIONS = {"sign", "decide", "mint", "review", "watch_targets", "post_cards", "reconcile"}
+FUNCTIONS = {
+    *("sign", "decide", "mint", "review", "watch_targets", "post_cards", "reconcile"),
+    *("sweep", "sign_off", "events", "archive_items", "digest"),
+}
 
 
 def statements(path: Path) -> list[dict[str, Any]]:
@@ -58,7 +61,14 @@ def test_every_function_has_a_role_of_its_own() -> None:
         assert all((ROOT / ".chalice" / file).is_file() for file in files.values())
 
 
-SIGNERS = {"sign": {"TOKEN", "SSH_USER"}, "decide": {"ANSWER"}, "mint": {"SSH_TARGET"}}
+SIGNERS = {
+    "sign": {"TOKEN", "SSH_USER"},
+    "decide": {"ANSWER"},
+    "mint": {"SSH_TARGET"},
+    "sweep": {"SWEEP"},
+    "sign_off": {"SIGNOFF"},
+    "digest": {"DIGEST"},
+}
 
 
 @pytest.mark.parametrize("role", sorted(POLICIES))
@@ -86,6 +96,7 @@ WRITERS = {
     "chains": {"sign", "broker"},
     "sessions": {"api"},
     "connections": {"broker"},
+    "beats": {"broker"},
     "asks": {"api", "broker"},
     "answers": {"decide"},
     "uses": {"api", "broker"},
@@ -107,10 +118,30 @@ def test_nobody_updates_what_is_append_only_and_nobody_deletes() -> None:
     """Hops, asks, answers, uses and revocations are facts; a right to change one would make them opinions."""
     for role, path in (POLICIES | INFRA).items():
         updated = {resource.rpartition("-")[2] for resource in allowed(path, "dynamodb:UpdateItem")}
-        assert updated == {"api": {"sessions"}, "broker": {"connections"}}.get(role, set())
+        assert updated == {"api": {"sessions"}, "broker": {"connections"}, "sweep": {"connections"}}.get(role, set())
         actions = {action for statement in statements(path) for action in statement["Action"]}
         assert not any("Delete" in action or "*" in action for action in actions)
         assert not any("Batch" in action and "Write" in action for action in actions)
+
+
+OBJECTS = {"archive_items": {"items"}, "digest": {"digests"}}
+
+
+@pytest.mark.parametrize("role", sorted(OBJECTS))
+def test_who_archives_and_who_digests_put_nothing_else(role: str) -> None:
+    """What counts the evidence must not be able to make any, nor the other way round."""
+    put = {resource.rpartition("}/")[2].partition("/")[0] for resource in allowed(POLICIES[role], "s3:PutObject")}
+    assert put == OBJECTS[role]
+    others = {
+        name
+        for name, path in (POLICIES | INFRA).items()
+        if name not in OBJECTS
+        and any(
+            resource.rpartition("}/")[2].partition("/")[0] in ("items", "digests", "*")
+            for resource in allowed(path, "s3:PutObject")
+        )
+    }
+    assert others == set()
 
 
 def test_no_role_has_a_service_without_a_resource() -> None:

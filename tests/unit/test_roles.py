@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLICIES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".chalice/policies").glob("*.json")}
 AUDITOR = json.loads((ROOT / "infra/policies/auditor.json").read_text())
 _OWN = {"OwnLog", "OwnTraces"}
+_VERIFY_ALL = {"ScanTables", "ReadArchive", "ListDigestBucket"}
 
 
 def allowed(role: str, action: str) -> set[str]:
@@ -39,9 +40,10 @@ def test_every_function_has_a_role_of_its_own_in_every_stage() -> None:
 
 
 def test_the_review_function_has_an_auditors_rights_and_no_more() -> None:
-    """It is invoked by the function that strangers call: a right to write would be theirs."""
+    """It is invoked by the function that strangers call: a right to write would be theirs. It reviews by key: listing
+    whole tables, and the archive under them, is for the auditor alone."""
     own = [statement for statement in POLICIES["review"]["Statement"] if statement["Sid"] not in _OWN]
-    assert own == AUDITOR["Statement"]
+    assert own == [statement for statement in AUDITOR["Statement"] if statement["Sid"] not in _VERIFY_ALL]
 
 
 def test_who_watches_targets_reads_and_writes_nothing_of_ours() -> None:
@@ -51,7 +53,15 @@ def test_who_watches_targets_reads_and_writes_nothing_of_ours() -> None:
 
 @pytest.mark.parametrize(
     ("key", "role"),
-    [("TOKEN_KEY", "sign"), ("SSH_USER_KEY", "sign"), ("ANSWER_KEY", "decide"), ("SSH_TARGET_KEY", "mint")],
+    [
+        ("SWEEP_KEY", "sweep"),
+        ("DIGEST_KEY", "digest"),
+        ("TOKEN_KEY", "sign"),
+        ("SSH_USER_KEY", "sign"),
+        ("ANSWER_KEY", "decide"),
+        ("SSH_TARGET_KEY", "mint"),
+        ("SIGNOFF_KEY", "sign_off"),
+    ],
 )
 def test_each_key_signs_for_one_role(key: str, role: str) -> None:
     """Authority lives where the key is: the API function, above all, signs nothing."""
@@ -61,5 +71,5 @@ def test_each_key_signs_for_one_role(key: str, role: str) -> None:
 def test_the_api_invokes_sign_decide_and_review_alone() -> None:
     """`mint` hands out targets' credentials: it is the broker's to call, never the edge's."""
     invoked = {resource.rpartition("}")[2] for resource in allowed("api", "lambda:InvokeFunction")}
-    assert invoked == {"sign", "decide", "review"}
+    assert invoked == {"sign", "decide", "review", "sign_off"}
     assert not any(allowed(name, "lambda:InvokeFunction") for name in POLICIES if name != "api")

@@ -35,8 +35,9 @@ def vectors(version: int = HOP_VERSION) -> dict[str, Hop]:
         id=HopId("hop_01k9vq3v5000000000000000ac"),
         scope=("orders-prod/app#sql:read",) if version >= 2 else (),
         ticket="tkt_01k9vq3v5000000000000000ae" if version >= 2 else "",
+        rules=("pipeline-delegates",) if version >= 3 else (),
     )
-    target = dataclasses.replace(samples.target_hop(delegate), id=HopId("hop_01k9vq3v5000000000000000ad"))
+    target = dataclasses.replace(samples.target_hop(delegate), id=HopId("hop_01k9vq3v5000000000000000ad"), rules=())
     return {"origin": root, "delegate": delegate, "target": target}
 
 
@@ -45,7 +46,7 @@ if __name__ == "__main__":
         "command": "python -m tests.vectors.make_hops > tests/vectors/hops.json",
         "hops": [
             {"kind": kind, "hashed": hop.hashed(), "sha256": hop.sha256()}
-            for version in (1, HOP_VERSION)
+            for version in (1, 2, HOP_VERSION)
             for kind, hop in vectors(version).items()
         ],
     }

@@ -116,6 +116,7 @@ ROOT = ReviewedHop(
     teams=("pipeline",),
     key_thumbprint="",
     ticket="",
+    rules=(),
     revoked=None,
     sessions=(SESSION_ID,),
     assurance="attested",
@@ -353,7 +354,7 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
     assert "TARGET HOP NOT VERIFIED" in line_with(text, "2 segments")
     assert "SIGNATURE NOT VERIFIED" in line_with(text, "asked at")
     assert "RECORD NOT VERIFIED" in text
-    assert "1 gap:" in text
+    assert "gap 3 to 9 (task lost):" in text
     assert "NOT VERIFIED" in line_with(text, "2 segments")
     assert "altered  hop_1 does not verify" in text
     assert "signed, verified" not in text

@@ -12,7 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.domain.errors import StoreUnavailable
 from dev.lambdas import Answered
-from dev.pump import TRIES, Pumps, StreamPump, scheduled_event
+from dev.pump import TRIES, Pumps, StreamPump, Windowed, scheduled_event
 from tests.fakes.clock import FakeClock
 
 ARN = "arn:aws:dynamodb:eu-west-1:1:table/cs-asks/stream/2026"
@@ -147,3 +147,24 @@ def test_a_stream_that_cannot_be_read_for_a_while_is_read_again() -> None:
     assert delivered.wait(10)
     pumps.stop()
     assert _ids(receiver) == [["ask_0"]]
+
+
+def test_what_may_not_be_lost_comes_again_until_it_is_taken() -> None:
+    """A batch of changes that was put aside would be missing from the archive for ever."""
+    receiver = Receiver(fail=2 * TRIES)
+    pump = StreamPump(Stream(5), ARN, "eu-west-1", receiver, batch=3, until_taken=True)
+    assert [pump.step() for _ in range(5)] == [0, 0, 3, 2, 0]
+    assert _ids(receiver)[-2:] == [["ask_0", "ask_1", "ask_2"], ["ask_3", "ask_4"]]
+    assert not pump.put_aside
+
+
+def test_a_batching_window_lets_changes_gather() -> None:
+    """Nine streams that are asked four times a second each would be all that the emulator does."""
+    clock, receiver = FakeClock(), Receiver()
+    stream = Stream(2)
+    pump = Windowed(StreamPump(stream, ARN, "eu-west-1", receiver), clock, window_s=2.0)
+    assert [pump.step(), pump.step()] == [2, 0]
+    stream.records.append(_record(2))
+    assert pump.step() == 0
+    clock.advance(2)
+    assert [pump.step(), len(receiver.events)] == [1, 2]

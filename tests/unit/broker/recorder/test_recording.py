@@ -16,7 +16,7 @@ from broker.recorder.recording import Failure
 from chalicelib.domain.errors import AlreadyExists, Limited, RecordingUnavailable, StoreUnavailable
 from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
 from chalicelib.domain.recording import MAX_TEXT, FrameKind, Gap, RecordedAs, segment_key
-from chalicelib.domain.store import ObjectVersion
+from chalicelib.domain.store import ObjectFacts, ObjectVersion
 from tests.fakes.broker import InlinePool, WaitingPool
 from tests.fakes.clock import FakeClock
 from tests.fakes.memory import MemoryStores
@@ -243,7 +243,7 @@ def test_a_bug_in_an_upload_ends_the_recording() -> None:
         def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
             raise AlreadyExists("taken")
 
-        def get(self, key: str, version_id: str | None = None) -> bytes:
+        def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
             raise ValueError("a bug")
 
     bench = Bench(objects=Broken())
@@ -293,8 +293,8 @@ class _AnswerLost:
             raise StoreUnavailable("the answer was lost")
         return version
 
-    def get(self, key: str, version_id: str | None = None) -> bytes:
-        return self._objects.get(key, version_id)
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        return self._objects.facts(key, version_id)
 
     def keys(self, prefix: str) -> Any:
         return self._objects.keys(prefix)
@@ -311,7 +311,7 @@ def test_our_own_try_whose_answer_was_lost_does_not_fence_us() -> None:
     assert bench.recording.failure is None
     assert bench.recording.durable_upto == 1
     (segment,), gaps = bench.recording.settled()
-    assert (segment.version_id, gaps) == ("", ())
+    assert (bool(segment.version_id), gaps) == (True, ())
 
 
 def test_a_read_back_that_fails_is_no_verdict() -> None:
@@ -319,7 +319,7 @@ def test_a_read_back_that_fails_is_no_verdict() -> None:
     stores = MemoryStores()
 
     class NoRead(_AnswerLost):
-        def get(self, key: str, version_id: str | None = None) -> bytes:
+        def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
             raise StoreUnavailable("no reads")
 
     bench = Bench(objects=NoRead(stores))
@@ -400,3 +400,110 @@ def test_a_listener_that_left_is_called_no_more() -> None:
     bench.accept()
     bench.recording.flush()
     assert heard == []
+
+
+class _Lying:
+    """Says 200 and keeps nothing, so many times."""
+
+    def __init__(self, stores: MemoryStores, lies: int) -> None:
+        self._objects = stores.objects
+        self.lies = lies
+        self.puts = 0
+
+    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        self.puts += 1
+        if self.lies:
+            self.lies -= 1
+            return ObjectVersion(key=key, version_id="v1")
+        return self._objects.put_new(key, body, content_type=content_type)
+
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        return self._objects.facts(key, version_id)
+
+    def keys(self, prefix: str) -> Any:
+        return self._objects.keys(prefix)
+
+
+def test_a_bucket_that_says_200_and_loses_the_object_is_found_out() -> None:
+    """The read-back, not the acknowledgement, makes a frame durable; the same bytes are put again."""
+    stores = MemoryStores()
+    bench = Bench(objects=_Lying(stores, 2))
+    bench.stores = stores
+    bench.accept()
+    bench.recording.flush()
+    assert bench.recording.durable_upto == 0
+    for _ in range(2):
+        bench.clock.advance(1)
+        bench.recording.step()
+    assert (bench.recording.durable_upto, bench.recording.failure) == (1, None)
+    assert bench.verify() == [1]
+
+
+def test_a_bucket_that_goes_on_lying_ends_the_recording() -> None:
+    """Bounded: it is a bucket that is down."""
+    lying = _Lying(MemoryStores(), 1000)
+    bench = Bench(objects=lying)
+    bench.accept()
+    bench.recording.flush()
+    for _ in range(40):
+        bench.clock.advance(1)
+        bench.recording.step()
+    assert bench.recording.failure is Failure.STORE
+    assert lying.puts < 40
+
+
+def test_an_object_that_reads_back_as_another_fences() -> None:
+    """The bucket took ours and holds something else: somebody writes there, or it corrupts. Nothing goes on."""
+
+    class Corrupting(_Lying):
+        def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+            found = super().facts(key, version_id)
+            return ObjectFacts(key=key, version_id="v1", size=found.size, sha256="00" * 32)
+
+    bench = Bench(objects=Corrupting(MemoryStores(), 0))
+    bench.accept()
+    bench.recording.flush()
+    assert bench.recording.failure is Failure.FENCED
+
+
+def test_a_bucket_that_names_no_checksum_is_not_believed() -> None:
+    """Without one, 256 KiB of zeros would be as good as the record."""
+
+    class Silent(_Lying):
+        def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+            found = super().facts(key, version_id)
+            return ObjectFacts(key=key, version_id="v1", size=found.size, sha256="")
+
+    bench = Bench(objects=Silent(MemoryStores(), 0))
+    bench.accept()
+    bench.recording.flush()
+    assert bench.recording.durable_upto == 0
+
+
+def test_a_frames_place_is_known_once_it_is_cut() -> None:
+    """An event names the object that holds its frame; the name is true from the cut on."""
+    bench = Bench()
+    for number in range(5):
+        bench.accept(str(number))
+        if number % 2:
+            bench.recording.flush()
+    places = [bench.recording.place(seq)[-16:-10] for seq in range(7)]
+    assert places == ["", "000000", "000000", "000001", "000001", "", ""]
+    bench.recording.stop()
+    assert bench.recording.place(5).endswith("000002.ndjson.gz")
+
+
+def test_every_accepted_frame_is_seen_once_and_in_order() -> None:
+    """Operations become events by this."""
+    seen: list[int] = []
+    stores = MemoryStores()
+    recording = Recording(
+        who=WHO,
+        objects=stores.objects,
+        pool=InlinePool(),
+        clock=FakeClock(),
+        seen=lambda frame: seen.append(frame.seq),
+    )
+    recording.accept(FrameKind.DATA, "c2s", "x" * (MAX_TEXT + 1))
+    recording.accept(FrameKind.DATA, "c2s", "y")
+    assert seen == [1, 2, 3]

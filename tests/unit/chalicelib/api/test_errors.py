@@ -44,6 +44,7 @@ EXPECTED = {
     "approval_expired": (403, 400, "access_denied"),
     "approval_withdrawn": (403, 400, "access_denied"),
     "approver_not_eligible": (403, 400, "access_denied"),
+    "reviewer_not_eligible": (403, 400, "access_denied"),
     "held_in_transaction": (403, 400, "access_denied"),
     "grant_expired": (403, 400, "access_denied"),
     "grant_revoked": (403, 400, "access_denied"),

@@ -12,8 +12,9 @@ import pytest
 from chalicelib.config.active import ActiveBundle
 from chalicelib.config.files import bundle_digest, encode_bundle
 from chalicelib.domain.activation import Activation, bundle_key
+from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.errors import ConfigurationInvalid, NotFound, StoreUnavailable
-from chalicelib.domain.store import ObjectVersion
+from chalicelib.domain.store import ObjectFacts, ObjectVersion
 from chalicelib.policy.engine import CedarPolicy, compile_policy
 from tests.fakes.clock import FakeClock
 from tests.unit.chalicelib.config.bundles import POLICY, files
@@ -61,6 +62,9 @@ class Bucket:
         if key not in self.bodies:
             raise NotFound("no such object")
         return self.bodies[key]
+
+    def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
+        return ObjectFacts(key=key, version_id="1", size=len(self.get(key)), sha256=sha256_hex(self.get(key)))
 
     def keys(self, prefix: str) -> list[str]:
         return sorted(self.bodies)

@@ -37,7 +37,7 @@ def named(pinned: dict[str, Any]) -> str:
 def test_every_version_of_a_hop_has_its_vectors() -> None:
     """What was signed under the first version must verify for as long as somebody reviews it."""
     assert [named(pinned) for pinned in PINNED] == [
-        f"{kind} of version {version}" for version in (1, HOP_VERSION) for kind in ("origin", "delegate", "target")
+        f"{kind} of version {version}" for version in (1, 2, HOP_VERSION) for kind in ("origin", "delegate", "target")
     ]
 
 
@@ -80,7 +80,8 @@ def test_the_hash_covers_every_field_but_the_signature() -> None:
         "expires_at": hop.expires_at + timedelta(milliseconds=1),
         "max_depth": 9,
         "ticket": "x",
-        "version": 3,
+        "rules": ("x",),
+        "version": 4,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Hop)} - {"signature"}
     for name, value in other.items():
@@ -183,6 +184,16 @@ def test_a_first_version_hop_cannot_hand_down() -> None:
             chain_to(mapped(hop), hop.id)
 
 
+def test_rules_outside_a_hops_hash_are_no_rules() -> None:
+    """Attack: a row of the second version is given rules, so that a review says what allowed its delegation."""
+    root = dataclasses.replace(samples.origin(), version=2)
+    assert chain_to(mapped(root), root.id).leaf == root
+    planted = dataclasses.replace(root, rules=("anybody-may",))
+    assert planted.sha256() == root.sha256()
+    with pytest.raises(ProofInvalid):
+        chain_to(mapped(planted), planted.id)
+
+
 def test_everybody_behind_any_hop_is_involved() -> None:
     """The people behind a child's own run must not approve what it does under somebody else's."""
     root = samples.origin()
@@ -224,6 +235,7 @@ ALTERED: dict[str, Any] = {
     "expires_at": START + timedelta(days=1),
     "max_depth": 5,
     "ticket": "tkt_other",
+    "rules": ("anybody-may",),
     "version": 1,
 }
 

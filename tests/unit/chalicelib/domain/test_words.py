@@ -203,5 +203,5 @@ def test_a_signing_input_is_rfc_7515s() -> None:
 
 def test_there_is_a_key_for_each_purpose() -> None:
     """Aliases are made from these words, and a role's right names one."""
-    wanted = ["token", "answer", "record", "activation", "ssh-user", "ssh-target"]
+    wanted = ["token", "answer", "record", "sweep", "signoff", "activation", "digest", "ssh-user", "ssh-target"]
     assert [purpose.value for purpose in KeyPurpose] == wanted

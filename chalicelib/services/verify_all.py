@@ -1,0 +1,226 @@
+"""Verifies the whole archive, or all since a day: the digests, all that they count, the tables, and every chain.
+
+What ``services.verify`` cannot see is seen here: that a *whole* session was removed with its hops and rows, that a row
+was edited or never made, that an object or a digest is gone. The walk starts from the hourly digests, which a key of
+its own signs and a second account may keep; from there to the archived changes, from these to the rows that must be in
+the tables, and to the chains that must verify. What was archived since the last digest is met too, and said to be that.
+
+What it cannot show: a change that was made while nothing listened to the tables' streams, and undone before anybody
+looked; and whatever happened with a target past this service. Reads with an auditor's rights; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
+from typing import Final
+
+from chalicelib.domain.archived_item import ITEMS, TABLE_KEYS, Rows
+from chalicelib.domain.canonical import Json, timestamp
+from chalicelib.domain.clock import Clock
+from chalicelib.domain.digest import DIGESTS, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
+from chalicelib.domain.identifiers import ulid_prefixes
+from chalicelib.domain.reading import ReadObjects
+from chalicelib.domain.store import Keys
+from chalicelib.services.anchors import Anchors
+from chalicelib.services.archive_walk import ArchiveWalk
+from chalicelib.services.boots import RowsOfBoot, boot_findings
+from chalicelib.services.digest_chain import DigestChain, read_chain
+from chalicelib.services.reviewed import Finding, FindingKind
+from chalicelib.services.row_check import row_findings
+from chalicelib.services.row_fold import RowFold
+from chalicelib.services.verify import Anchor, Checked, EvidenceSource, trusted_keys, verify
+
+# A change is archived within Lambda's batching window and a retry or two; longer than this it did not get there.
+SETTLE_S: Final = 5.0
+SETTLE_TRIES: Final = 6
+_STILL_OPEN: Final = timedelta(minutes=15)  # a connection ends with its grant, and a dead one is swept within minutes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counted:
+    """How much was looked at."""
+
+    digests: int = 0
+    objects: int = 0
+    changes: int = 0
+    rows: int = 0
+    chains: int = 0
+    checked: Checked = field(default_factory=Checked)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveVerification:
+    """``since`` is the first hour, empty where there is none; ``head`` names the last digest and ``head_sha256`` its
+    bytes' hash: written down elsewhere, it stands for the whole archive up to there. ``pending`` objects are newer than
+    it; ``open`` connections are still running. ``holds``: no finding, and somebody vouches for the keys."""
+
+    since: str
+    head: str
+    head_sha256: str
+    anchor: Anchor
+    counted: Counted
+    pending: int
+    open: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.findings and self.anchor is not Anchor.NOBODY
+
+    def as_json(self) -> Mapping[str, Json]:
+        """Return it as JSON values. Pure."""
+        counted = self.counted
+        numbers = {one.name: getattr(counted, one.name) for one in fields(counted) if one.name != "checked"}
+        chains = {one.name: getattr(counted.checked, one.name) for one in fields(counted.checked)}
+        return {
+            "since": self.since,
+            "head": self.head,
+            "head_sha256": self.head_sha256,
+            "verified": self.holds,
+            "anchored_by": self.anchor.value,
+            "checked": {**numbers, **chains},
+            "pending": self.pending,
+            "open": self.open,
+            "findings": [{"key": one.key, "kind": one.kind.value, "what": one.what} for one in self.findings],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArchiveSource:
+    """Where the archive, the tables and the chains are read. ``copies`` is the second bucket, None where there is
+    none; ``boots`` gives the connection rows of a broker's boot."""
+
+    evidence: EvidenceSource
+    objects: ReadObjects
+    copies: ReadObjects | None
+    rows: Rows
+    boots: RowsOfBoot
+
+
+def verify_all(
+    source: ArchiveSource,
+    anchors: Anchors | None,
+    clock: Clock,
+    *,
+    since: datetime | None,
+    pause: Callable[[float], None],
+) -> ArchiveVerification:
+    """Return what the archive shows, from the day of ``since`` on or from the beginning where it is None. ``pause``
+    waits for seconds. Idempotent, writes nothing.
+
+    Raises StoreUnavailable; everything that is wrong with the evidence is a finding.
+    """
+    trusted = trusted_keys(source.evidence, anchors)
+    now, whole = clock.now(), since is None
+    chain = read_chain(source.objects, source.copies, trusted.keys, since=since, now=now)
+    start = since or _beginning(source.objects, chain) or hour_of(now)
+    fold = RowFold()
+    walking = ArchiveWalk(source.objects, fold.meet)
+    walking.digested(chain)
+    upcoming = chain.last + HOUR if chain.last is not None else start
+    left = [SETTLE_TRIES]
+
+    def again() -> bool:
+        left[0] -= 1
+        pause(SETTLE_S)
+        walking.undigested(start, upcoming, clock.now())
+        return left[0] > 0
+
+    walking.undigested(start, upcoming, now)
+    compared, edited = row_findings(source.rows, source.objects, fold, listed=whole, again=again)
+    walking.sealed(start, clock.now(), fold.open_connections())
+    running = _running(fold, now)
+    chains, checked, wrong = _chains(source, anchors, clock, fold, running)
+    found = [
+        *trusted.findings,
+        *chain.findings,
+        *_no_digest(chain, start, now),
+        *walking.walk.findings,
+        *fold.findings(whole=whole),
+        *edited,
+        *_boots(source, trusted.keys, fold, now),
+        *_orphans(source.objects, fold, start if whole else start + HOUR, now),
+        *wrong,
+    ]
+    return ArchiveVerification(
+        since=timestamp(start),
+        head=digest_key(chain.last) if chain.last is not None else "",
+        head_sha256=chain.head_sha256,
+        anchor=trusted.anchor,
+        counted=Counted(
+            digests=len(chain.digests),
+            objects=walking.walk.objects,
+            changes=fold.changes,
+            rows=compared,
+            chains=chains,
+            checked=checked,
+        ),
+        pending=walking.walk.pending,
+        open=len(running),
+        findings=tuple(dict.fromkeys(found)),
+    )
+
+
+def _beginning(objects: ReadObjects, chain: DigestChain) -> datetime | None:
+    """Return the hour of the first digest, of the first archived change where that one is not the very first."""
+    first = chain.digests.get(chain.first) if chain.first is not None else None
+    if first is not None and not first.previous_sha256:
+        return first.hour
+    keys = (key for table in TABLE_KEYS for key in objects.keys(f"{ITEMS}/{table}/"))
+    return min((hour for key in keys if (hour := archived_hour(key)) is not None), default=None)
+
+
+def _no_digest(chain: DigestChain, start: datetime, now: datetime) -> Iterator[Finding]:
+    if chain.last is None and start <= last_settled_hour(now - HOUR):
+        what = "holds no digest, and hours are over that must have one"
+        yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
+
+
+def _running(fold: RowFold, now: datetime) -> frozenset[str]:
+    """Return the ids of connections that are not sealed and whose session's grant has not ended for long."""
+    found: set[str] = set()
+    for one in fold.open_connections():
+        session, _, connection = one.partition("/")
+        try:
+            expires = datetime.fromisoformat(fold.facts.expires.get(session, ""))
+        except ValueError:
+            continue
+        if now < expires + _STILL_OPEN:
+            found.add(connection)
+    return frozenset(found)
+
+
+def _chains(
+    source: ArchiveSource, anchors: Anchors | None, clock: Clock, fold: RowFold, running: frozenset[str]
+) -> tuple[int, Checked, list[Finding]]:
+    """Verify every chain that the archive names, whether a table still has it or not."""
+    txns = sorted({*fold.facts.hops.values(), *(txn for txn, _ in fold.facts.sessions.values())} - {""})
+    total, found = dict.fromkeys((one.name for one in fields(Checked)), 0), list[Finding]()
+    for txn in txns:
+        done = verify(txn, source.evidence, anchors, clock)
+        for name in total:
+            total[name] += getattr(done.checked, name)
+        found += [one for one in done.findings if not (one.kind is FindingKind.UNSEALED and one.key in running)]
+    return len(txns), Checked(**total), found
+
+
+def _boots(source: ArchiveSource, keys: Keys, fold: RowFold, now: datetime) -> Iterator[Finding]:
+    """Give what does not hold in each broker boot's count. That a broker died without a last word is none here: a row
+    that it put is archived, whether it lived to count it or not."""
+    for boot in sorted({row.boot for row in fold.facts.numbered}):
+        found = boot_findings(source.boots, source.objects, keys, boot, now=now)
+        yield from (one for one in found if one.kind is not FindingKind.UNSEALED)
+
+
+def _orphans(objects: ReadObjects, fold: RowFold, start: datetime, now: datetime) -> Iterator[Finding]:
+    """Give the recordings of sessions that the archive does not know: nobody asked for them, and nothing names them."""
+    seen: set[str] = set()
+    for prefix in ulid_prefixes(start, now):
+        for key in objects.keys(f"rec/v1/ses_{prefix}"):
+            session = key.split("/")[2]
+            if session not in fold.facts.sessions and session not in seen:
+                seen.add(session)
+                what = "has a recording, and was never archived"
+                yield Finding(key=session, kind=FindingKind.EXTRA, what=what)

@@ -1,0 +1,73 @@
+"""What is unusual in an access review, in sentences: what a reader is told first.
+
+Nothing here is wrong with the evidence (that is a Finding); each is what a careful reader would ask about. The texts
+are as they were recorded: who shows them makes them safe. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from countersign.printable import counted
+from countersign.review_operations import time_of
+
+if TYPE_CHECKING:
+    from chalicelib.services.reviewed import AccessReview, ReviewedHop, ReviewedOperation, ReviewedSession
+
+_OPAQUE: Final = frozenset({"opaque", "shell"})
+_RAN: Final = frozenset({"forward", "mask"})
+
+
+def unusual(review: AccessReview) -> Iterator[str]:
+    """Give a sentence for each."""
+    if not review.accountable:
+        yield "nobody is known behind this run: its trigger is unknown"
+    yield from unusual_hops(review)
+    hops = {hop.id: hop for hop in review.hops}
+    for session in review.sessions:
+        where = f"{session.target} ({session.id})"
+        yield from (f"{where} {what}" for what in unusual_session(session, hops))
+
+
+def unusual_hops(review: AccessReview) -> Iterator[str]:
+    for hop in review.hops:
+        if hop.revoked is not None and hop.revoked.key != revoked_above(review, hop):
+            why = f"revoked at {time_of(hop.revoked.at)} by {hop.revoked.by}: {hop.revoked.why}"
+            yield f"{name_of(hop)} was {why}; what is below ended with it"
+        if hop.assurance == "vouched":
+            yield f"{name_of(hop)} is vouched: its parent named its key, and no issuer knows it"
+
+
+def unusual_session(session: ReviewedSession, hops: Mapping[str, ReviewedHop]) -> Iterator[str]:
+    """Give what is unusual in one session, without its name; ``hops`` are the review's, by id."""
+    if session.revoked is not None:
+        yield f"was revoked at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
+    entered = [hops[recording.target_hop].assurance for recording in session.recordings if recording.target_hop in hops]
+    if "bearer" in entered:
+        yield "was entered with its secret alone: whoever could read it was its owner (bearer)"
+    opaque = sum(is_opaque(op) for op in session.operations)
+    if opaque:
+        yield f"ran {counted(opaque, 'opaque operation')}: what they did could not be read before they ran"
+    unknown = sum(is_unknown(op) for op in session.operations)
+    if unknown:
+        yield f"has {counted(unknown, 'operation')} of which nobody knows how they ended"
+
+
+def is_opaque(op: ReviewedOperation) -> bool:
+    return bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions})
+
+
+def is_unknown(op: ReviewedOperation) -> bool:
+    """Say whether it ran and nobody knows how it ended."""
+    return op.verdict in _RAN and op.status in {"", "unknown"}
+
+
+def revoked_above(review: AccessReview, hop: ReviewedHop) -> str:
+    """Return the key with which the hop above was revoked, empty where it was not."""
+    parent = next((other for other in review.hops if other.id == hop.parent), None)
+    return parent.revoked.key if parent is not None and parent.revoked is not None else ""
+
+
+def name_of(hop: ReviewedHop) -> str:
+    return f"{hop.principal} on {hop.target}" if hop.target else hop.identity.name

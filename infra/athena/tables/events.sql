@@ -1,0 +1,68 @@
+-- AuditEvents, as brokers and functions wrote them: many sessions an object, by the hour of writing. A uid may stand in
+-- several objects: count it once. Columns: docs/schema/events.json. A line that is no JSON stops a query: it should.
+CREATE EXTERNAL TABLE IF NOT EXISTS `events` (
+  `v` bigint,
+  `uid` string,
+  `name` string,
+  `at` string,
+  `time_ms` bigint,
+  `writer` string,
+  `number` bigint,
+  `category_uid` bigint,
+  `class_uid` bigint,
+  `activity_id` bigint,
+  `type_uid` bigint,
+  `severity_id` bigint,
+  `status_id` bigint,
+  `code` string,
+  `subject` string,
+  `txn` string,
+  `originator` string,
+  `chain` array<string>,
+  `hop` string,
+  `assurance` string,
+  `actor` string,
+  `session_id` string,
+  `connection_id` string,
+  `operation_id` string,
+  `ask_ids` array<string>,
+  `people` array<string>,
+  `target` string,
+  `principal` string,
+  `protocol` string,
+  `peer` string,
+  `actions` array<string>,
+  `text` string,
+  `masks` array<string>,
+  `tables` array<string>,
+  `reads_masked` boolean,
+  `verdict` string,
+  `rules` array<string>,
+  `policy_digest` string,
+  `configuration_serial` bigint,
+  `outcome` string,
+  `tag` string,
+  `sqlstate` string,
+  `row_count` bigint,
+  `byte_count` bigint,
+  `duration_ms` bigint,
+  `frame` bigint,
+  `segment` string,
+  `why` string
+)
+PARTITIONED BY (`day` string, `hour` string)
+ROW FORMAT SERDE 'org.openx.data.jsonserde.JsonSerDe'
+WITH SERDEPROPERTIES ('ignore.malformed.json' = 'FALSE', 'case.insensitive' = 'TRUE')
+LOCATION 's3://${BUCKET}/events/v1/'
+TBLPROPERTIES (
+  'projection.enabled' = 'true',
+  'projection.day.type' = 'date',
+  'projection.day.format' = 'yyyy-MM-dd',
+  'projection.day.range' = '2026-01-01,NOW',
+  'projection.day.interval' = '1',
+  'projection.day.interval.unit' = 'DAYS',
+  'projection.hour.type' = 'integer',
+  'projection.hour.range' = '0,23',
+  'projection.hour.digits' = '2',
+  'storage.location.template' = 's3://${BUCKET}/events/v1/date=${day}/hour=${hour}/'
+);
