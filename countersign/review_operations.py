@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Paint = Callable[..., str]
 
 _OUTCOME_COLUMNS: Final = 13  # "UPDATE 100000", "error exit 1" and "refused 42501" fit
+_MOST_OUTCOME: Final = 24  # "refused body_too_large" and "cut off: grant_revoked" fit
 _MOST_NAME: Final = 48  # a longer name would push what is said of its signature off the line
 _LEAST_TEXT: Final = 16  # columns of a statement's text, however deep in the tree it stands
 _VERDICTS: Final = {
@@ -56,11 +57,19 @@ def verdict_of(operation: ReviewedOperation) -> tuple[str, str]:
 def _outcome(operation: ReviewedOperation) -> str:
     match operation.status:
         case "ok":
-            return safe_line(operation.tag or f"{operation.rows} rows", 20)
+            return safe_line(operation.tag or f"{operation.rows} rows", _MOST_OUTCOME)
         case "":
             return "outcome unknown" if operation.verdict in {"forward", "mask"} else "not run"
         case status:
-            return safe_line(f"{status} {operation.sqlstate or operation.tag}".rstrip(), 20)
+            return safe_line(how_it_ended(status, operation.sqlstate or operation.tag), _MOST_OUTCOME)
+
+
+def how_it_ended(status: str, why: str) -> str:
+    """Return the words for an outcome that is not ``ok``: ``why`` is a SQLSTATE, a tag or one of our codes. One that
+    was still running when its connection ended is cut off: what of it was done nobody recorded. Pure."""
+    if status == "unknown":
+        return f"cut off: {why}" if why else "cut off"
+    return f"{status} {why}".rstrip()
 
 
 def _why(operation: ReviewedOperation) -> str:

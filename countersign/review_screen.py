@@ -11,6 +11,7 @@ What it does not do: read or verify anything (``chalicelib.services.review``).
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ Paint = Callable[..., str]
 
 MOST_OPERATIONS: Final = 12  # of a session, two lines each: with the rest around them a screen of 50 lines is full
 _MOST_SCOPE: Final = 6  # permissions of a hop on its line; the rest are counted
+_NEVER_GRANTED: Final = {"closed_by_owner": "who asked took it back"}
 _OPAQUE: Final = frozenset({"opaque", "shell"})
 
 
@@ -66,7 +68,8 @@ def _findings(review: AccessReview, paint: Paint) -> Iterator[str]:
 def _unusual(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:
     told = [
         *_unusual_hops(review),
-        *(line for session in review.sessions for line in _unusual_session(session, review)),
+        *_entered_by_secret(review),
+        *(line for session in review.sessions for line in _unusual_session(session)),
     ]
     if not review.accountable:
         told.insert(0, "nobody is known behind this run: its trigger is unknown")
@@ -85,24 +88,39 @@ def _unusual_hops(review: AccessReview) -> Iterator[str]:
         if hop.revoked is not None and hop.revoked.key != _above(review, hop):
             why = f"revoked at {time_of(hop.revoked.at)} by {hop.revoked.by}: {hop.revoked.why}"
             yield f"{_name(hop)} was {why}; what is below ended with it"
-        if hop.assurance == "vouched":
-            yield f"{_name(hop)} is vouched: its parent named its key, and no issuer knows it"
+    for name, hops in Counter(_name(hop) for hop in review.hops if hop.assurance == "vouched").items():
+        several = f" ({hops} hops)" if hops > 1 else ""
+        yield f"{name} is vouched{several}: its parent named its key, and no issuer knows it"
 
 
-def _unusual_session(session: ReviewedSession, review: AccessReview) -> Iterator[str]:
-    hops = {hop.id: hop for hop in review.hops}
+def _entered_by_secret(review: AccessReview) -> Iterator[str]:
+    """Give a line for each target: for PostgreSQL it is every session, and a line for each would hide the rest."""
+    bearer = {hop.id for hop in review.hops if hop.assurance == "bearer"}
+    found: dict[str, list[str]] = {}
+    for session in review.sessions:
+        if any(recording.target_hop in bearer for recording in session.recordings):
+            found.setdefault(session.target, []).append(session.id)
+    for target, ids in found.items():
+        if len(ids) == 1:
+            yield f"{target} ({ids[0]}) was entered with its secret alone: whoever could read it was its owner (bearer)"
+        else:
+            yield f"{target}: {len(ids)} sessions were entered with their secret alone, whoever held it (bearer)"
+
+
+def _unusual_session(session: ReviewedSession) -> Iterator[str]:
     where = f"{session.target} ({session.id})"
     if session.revoked is not None:
         yield f"{where} was revoked at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
-    entered = [hops[recording.target_hop].assurance for recording in session.recordings if recording.target_hop in hops]
-    if "bearer" in entered:
-        yield f"{where} was entered with its secret alone: whoever could read it was its owner (bearer)"
-    opaque = sum(bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions}) for op in session.operations)
+    ran = [op for op in session.operations if op.verdict in {"forward", "mask"}]
+    opaque = sum(bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions}) for op in ran)
     if opaque:
         yield f"{where} ran {counted(opaque, 'opaque operation')}: what they did could not be read before they ran"
-    unknown = sum(op.verdict in {"forward", "mask"} and op.status in {"", "unknown"} for op in session.operations)
+    cut_off = sum(op.status == "unknown" for op in ran)
+    if cut_off:
+        yield f"{where} ended while {counted(cut_off, 'operation')} ran: how much of it was done is not known"
+    unknown = sum(not op.status for op in ran)
     if unknown:
-        yield f"{where} has {counted(unknown, 'operation')} of which nobody knows how they ended"
+        yield f"{where} has {counted(unknown, 'operation')} of which no end was recorded"
 
 
 def _above(review: AccessReview, hop: ReviewedHop) -> str:
@@ -232,13 +250,14 @@ class _Tree:
         else:
             said = safe_line(f"{asked}; allowed by {rules}, none required", room)
         yield rest + said
+        closed = f", closed at {time_of(session.closed_at)}" if session.closed_at else ""
         if session.granted_at is None:
-            why = f" ({session.close_reason})" if session.close_reason else ""
-            yield rest + safe_line(f"never granted{why}", room)
+            why = _NEVER_GRANTED.get(session.close_reason, session.close_reason)
+            yield rest + safe_line(f"never granted: {why}" if why else "never granted", room)
         elif approved:
-            yield rest + safe_line(f"granted by {rules}; until {time_of(session.expires_at)}", room)
+            yield rest + safe_line(f"granted by {rules}; until {time_of(session.expires_at)}{closed}", room)
         else:
-            yield rest + safe_line(f"granted until {time_of(session.expires_at)}", room)
+            yield rest + safe_line(f"granted until {time_of(session.expires_at)}{closed}", room)
         if session.revoked is not None:
             why = f"REVOKED at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
             yield rest + paint(safe_line(why, room), "red", "bold")

@@ -305,7 +305,7 @@ def test_revocation_ends_a_live_command(broker: SshBroker, server: SshServer, id
     assert broker.clock.monotonic_s() - started < 5
     assert process.returncode == 254
     assert error == (
-        b"countersign: the session was revoked (grant_revoked). The session was revoked; ask the operators why.\n"
+        b"countersign: the session was revoked (grant_revoked). Ask who revoked it why, then for a new session.\n"
     )
     assert broker.ended(broker.connection) == "grant_revoked"
     assert outcome(broker) == ("unknown", "grant_revoked")

@@ -231,8 +231,10 @@ def test_messages_wait_for_the_new_keys_and_nobody_waits_for_them(server: Server
     server.transport.clear_to_send.clear()
     server.transport.post(bytes((messages.GLOBAL_REQUEST,)) + messages.string("kept") + b"\x00")
     assert not server.transport.open
+    assert len(server.transport._kept) == 1
     client.renegotiate_keys()
     wait_for(lambda: server.transport.open)
+    assert len(server.transport._kept) == 0
     assert client.is_active()
 
 

@@ -75,6 +75,17 @@ def test_a_namesake_in_another_namespace_is_in_no_team() -> None:
     assert Verified(open_page)(kubernetes_claims(private={"namespace": "default"})).teams == ()
 
 
+@pytest.mark.parametrize("require", ["", "    require: {kubernetes.io/namespace: [deploy, default]}\n"])
+def test_a_team_that_any_namespace_can_join_is_refused(require: str) -> None:
+    """Attack: whoever has a namespace of the cluster makes a service account of the name that a team is declared by."""
+    head, teams = PAGE.split("    require:\n")[0], "    teams:\n      - team: schema-tools\n        when: "
+    name, namespace = "kubernetes.io/serviceaccount/name: schema-tool", "kubernetes.io/namespace: deploy"
+    said = [problem.message for problem in problems(f"{head}{require}{teams}{{{name}}}\n")]
+    assert said == ["the team schema-tools takes a service account of that name in any namespace"]
+    assert not problems(f"{head}{require}{teams}{{{namespace}, {name}}}\n")
+    assert not problems(f"{head}    require: {{kubernetes.io/namespace: [deploy]}}\n{teams}{{{name}}}\n")
+
+
 def test_a_service_account_made_anew_is_somebody_else() -> None:
     """Its name comes back, its uid does not: a ticket for the old one is worth nothing to the new one."""
     again = {"serviceaccount": {"name": "schema-tool", "uid": "11111111-d103-4cce-80ea-03acbbeacf7d"}}
