@@ -119,3 +119,10 @@ def test_the_keys_are_the_clusters_own() -> None:
     """Where the cluster says itself that they are."""
     assert declared(PAGE).jwks_uri == "https://oidc.cluster.example.com/openid/v1/jwks"
     assert declared(PAGE.replace("    # jwks_uri", "    jwks_uri")).jwks_uri == "https://oidc.cluster.example.com/keys"
+
+
+def test_a_misspelt_claim_is_refused() -> None:
+    """A team whose claim no token has is empty: whatever a forbid says of it would never apply."""
+    page = PAGE.replace("kubernetes.io/serviceaccount/name:", "kubernetes.io/serviceacount/name:")
+    said = [problem.message for problem in problems(page)]
+    assert said == ["no projected token has the claim 'kubernetes.io/serviceacount/name', so this never holds"]
