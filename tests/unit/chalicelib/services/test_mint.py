@@ -237,9 +237,9 @@ def _withdrawn(opened: Opened) -> None:
 def _moved_to_a_child(opened: Opened) -> None:
     """What a stolen API role could write: the session that people approved for one actor, as another's of the chain,
     with a target hop that the broker then signs under it."""
-    plane, key = opened.plane, Key()
+    plane, key, parent = opened.plane, Key(), Key()
     (hop,) = (hop for hop in opened.stores.chains.rows.values() if hop.kind is HopKind.ORIGIN)
-    plane.child(plane.token(run_id="5002"), key)
+    plane.child(plane.token(run_id="5002", key=parent), key, by=parent)
     child = next(hop for hop in opened.stores.chains.rows.values() if hop.kind is HopKind.DELEGATE)
     moved = sign_hop(
         opened.stores.signer("token"),

@@ -12,6 +12,7 @@ import paramiko
 import pytest
 
 from broker.engines.ssh.transport import GREETING
+from broker.wire.ssh import messages
 from chalicelib.domain.errors import Limited, PolicyDenied, StoreUnavailable
 from chalicelib.domain.operation import Forward, Operation
 from dev.ssh_keys import make_key
@@ -107,7 +108,7 @@ def test_a_held_command_runs_after_approval_with_its_input_closed(
     with broker.client(identity) as transport:
         channel = transport.open_session()
         channel.exec_command("bash")
-        channel.sendall(b"evil\n")
+        channel.sendall(b"evil\x03\n")  # at no terminal a byte like any other
         assert broker.flow.held.wait(10)
         assert target.runs == []
         channel.sendall(b"more evil\n")
@@ -284,6 +285,28 @@ def test_an_exit_signal_is_passed_back(broker: SshBroker, target: FakeSshTarget,
     assert outcomes(broker) == [("error", "signal KILL")]
 
 
+def test_a_target_smuggles_text_past_masks_and_record_in_an_exit_signal(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Its message is for people to read, of any length: only the signal passes."""
+
+    def program(run: Run) -> None:
+        fields = messages.string("KILL\x1b[2J") + b"\x00" + messages.string(b"AKIA" * 1000) + messages.string("en")
+        request = messages.encode_request(run.channel.remote_chanid, "exit-signal", fields, want_reply=False)
+        run.transport._send_user_message(paramiko.Message(request))
+
+    heard: list[bytes] = []
+    target.program = program
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel._handle_request = lambda m: heard.append(m.asbytes())  # type: ignore[method-assign]
+        channel.exec_command("ls")
+        wait_for(lambda: heard)
+    told = messages.encode_exit_signal("TERM", dumped=False)
+    assert heard == [messages.encode_request(channel.get_id(), "exit-signal", told, want_reply=False)]
+    assert outcomes(broker) == [("error", "signal")]
+
+
 @pytest.mark.parametrize(
     ("field", "said"),
     [
@@ -328,9 +351,6 @@ def test_forwardings_and_subsystems_are_refused_and_recorded(
         with pytest.raises(paramiko.SSHException):
             transport.request_port_forward("127.0.0.1", 8022)
         channel = transport.open_session()
-        with pytest.raises(paramiko.SSHException):
-            channel.invoke_subsystem("sftp")
-        channel = transport.open_session()
         channel.request_forward_agent(lambda _: None)
         assert execute(transport, "ls")[0] == 0
     assert target.ran() == ["ls"]
@@ -340,11 +360,30 @@ def test_forwardings_and_subsystems_are_refused_and_recorded(
         "auth-agent",
         "direct-streamlocal",
         "tcpip-forward 127.0.0.1:8022",
-        "subsystem sftp",
         "auth-agent-req",
         "ls",
     ]
     assert {op.acts for op, _ in broker.connection.told("operation")[:-1]} == {()}
+
+
+def test_a_subsystem_is_refused_in_words_and_breaks_nothing(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """sftp and scp speak before they are answered: that is no violation, and what they are told must be read."""
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.invoke_subsystem("sftp")
+        channel.sendall(b"\x00\x00\x00\x05\x01\x00\x00\x00\x03")
+        status, out, error = all_of(channel)
+        assert (status, out) == (126, b"")
+        assert error.startswith(b"countersign: blocked: files are not transferred yet (policy_denied).")
+        with pytest.raises(paramiko.SSHException):
+            channel.exec_command("rm x")
+        assert execute(transport, "ls")[0] == 0
+    assert broker.ended(broker.connection) == "client_closed"
+    assert target.ran() == ["ls"]
+    assert broker.connection.texts == ["subsystem sftp", "ls"]
+    assert broker.connection.told("operation")[0][0].acts == ()
 
 
 def test_a_second_program_on_a_channel_is_refused(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
