@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,6 +99,35 @@ def test_a_change_waits_for_a_person(stack: Stack, login: SshLogin) -> None:
     assert process.returncode == 0, error
     assert "waiting for approval by 1 of dba" in error
     assert "approved-over-ssh" in login.run("ls").stdout
+
+
+def test_a_shell_waits_for_a_person(stack: Stack, login: SshLogin) -> None:
+    """A shell has no line, and its card says what is asked all the same; then it is a shell, at a terminal."""
+    process = subprocess.Popen(
+        login.argv(options=("-tt",)),
+        env=child_environment(find_ssh().client_environment()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    card = card_with(stack, "the account's shell")
+    assert "input: the client's" in json.dumps(card.message["blocks"])
+    card.click("UALICE")
+    out, error = process.communicate("echo $((40 + 2)) apples\nexit 3\n", timeout=60)
+    assert process.returncode == 3, error
+    assert "42 apples" in out
+
+
+def test_files_are_refused_in_words(stack: Stack, login: SshLogin) -> None:
+    """What scp and sftp ask for: the client prints our sentence, and the record calls it a refusal."""
+    sshd = stack.targets.db
+    assert sshd is not None
+    ran_before = sshd.ran()
+    ran = login.run("sftp", options=("-s",), given="\x00\x00\x00\x05\x01\x00\x00\x00\x03")
+    assert ran.returncode == 126
+    assert "countersign: blocked: files are not transferred yet (policy_denied)." in ran.stderr
+    assert sshd.ran() == ran_before
 
 
 def test_revoking_the_parent_ends_a_live_command_within_five_seconds(stack: Stack, parent: Agent) -> None:
