@@ -55,9 +55,9 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Admission:
     """Proof that one transport passed. ``chain`` has no target hop; ``liveness`` is frozen: a revocation of any of its
-    keys ends the connection. ``approvals`` are those given for the session; ``peer`` is the client's address alone.
-    ``bound``: the transport proved a key that the session's own actor named, and not only that it knows a secret;
-    ``assurance`` is then the actor's own, else ``bearer``."""
+    keys ends the connection, whose own hop the gateway adds. ``approvals`` are those given for the session; ``peer`` is
+    the client's address alone. ``bound``: the transport proved a key that the session's own actor named, and not only
+    that it knows a secret; ``assurance`` is then the actor's own, else ``bearer``."""
 
     session: Session
     grant: Grant

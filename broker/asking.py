@@ -19,6 +19,9 @@ from chalicelib.domain.identifiers import ConnectionId, new_ask_id
 from chalicelib.domain.operation import Hold, Operation
 from chalicelib.services.access import chain_lines, excluded_people, trigger_known
 
+# A card shows what is asked; a shell has no line of its own, and no exec has its action.
+_NO_TEXT: Final = {"ssh:shell": "the account's shell: what it shows is recorded, what is typed into it is not judged"}
+_EMPTY: Final = "an empty line"
 HOLD_S: Final = 600  # architecture, "Holding": past 10 minutes nobody remembers what they were asked
 _SALT_BYTES: Final = 32
 
@@ -38,6 +41,7 @@ def make_ask(
     ``state`` is what changes the meaning of the text; an engine names all of it (database, search path, role).
     """
     target, chain = admission.target, admission.chain
+    action = ", ".join(sorted({act.action for act in op.acts}))
     question = Question(
         stage=Stage.OPERATION,
         session_id=admission.session.id,
@@ -48,8 +52,8 @@ def make_ask(
         leaf_hop_sha256=chain.leaf.sha256(),
         target=target.name,
         principal=admission.principal.name,
-        action=", ".join(sorted({act.action for act in op.acts})),
-        text=op.text,
+        action=action,
+        text=op.text or _NO_TEXT.get(action, _EMPTY),
         binds=op.shown_binds,
         literals=tuple(f"{literal.kind}, {literal.length} characters" for literal in op.literals),
         state=state,

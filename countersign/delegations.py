@@ -19,6 +19,9 @@ from countersign.api import text_of
 from countersign.failures import Exit, Failure
 from countersign.service import Service
 
+# What the service takes, in the words of docs/http_api.md: said here so that the answer names the option.
+HOP_S: Final = (60, 28_800)
+TICKET_S: Final = (10, 900)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _TICKET: Final = re.compile(r"[A-Za-z0-9_-]{20,256}\Z")

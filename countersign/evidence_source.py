@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chalicelib.domain.errors import AccessError, ConfigurationInvalid
+from chalicelib.domain.errors import AccessError, ConfigurationInvalid, NotFound
 from chalicelib.domain.identifiers import SESSION_ID, TXN
 from countersign.failures import Exit, Failure
 
@@ -47,7 +47,7 @@ class Source:
 def open_source(subject: str, environment: Mapping[str, str], output: Output) -> Source:
     """Return where ``subject`` (a session's id, a txn or a folder) is read.
 
-    Raises Failure (usage) where it is none of these or the deployment is not named, NotFound, StoreUnavailable, and
+    Raises Failure (usage) where it is none of these or the deployment is not named, StoreUnavailable, and
     ModuleNotFoundError without the extra.
     """
     if SESSION_ID.match(subject) or TXN.match(subject):
@@ -89,7 +89,10 @@ def _open_folder(folder: Path) -> Source:
     from chalicelib.services.verify import EvidenceSource
     from chalicelib.store.folder import open_folder
 
-    stores, faults = open_folder(folder)
+    try:
+        stores, faults = open_folder(folder)
+    except NotFound as error:
+        raise Failure(Exit.USAGE, error.public, hint="Name the folder that `countersign evidence` wrote.") from error
     found = tuple(Finding(key=fault.key, kind=FindingKind(fault.kind), what=fault.what) for fault in faults)
     copy = f"a copy made at {stores.made_at or '?'}, SHA-256 {stores.sha256 or '?'}"
     return Source(subject=stores.subject, evidence=EvidenceSource(stores=stores, faults=found), people=(), copy=copy)
@@ -103,6 +106,6 @@ def _people(stores: Stores, output: Output) -> Sequence[Person]:
 
     try:
         return active_bundle(stores, SystemClock()).current().people
-    except AccessError as error:
-        output.say(f"people are shown by their ids: the active configuration cannot be read ({error.public})")
+    except AccessError:
+        output.say("people are shown by their ids: the active configuration cannot be read")
         return ()

@@ -86,4 +86,16 @@ def exit_of(code: str, status: int) -> Exit:
 
 def failure_of(error: errors.AccessError) -> Failure:
     """Return the Failure for a refusal that happened in this process."""
-    return Failure(exit_of(error.code, 0), error.public, hint=error.next_step, code=error.code)
+    return Failure(exit_of(error.code, 0), error.public, hint=_hint_here(error), code=error.code)
+
+
+def _hint_here(error: errors.AccessError) -> str:
+    """Return what to do next at a terminal that reads the deployment itself, where the error's own general words speak
+    to a client of the service."""
+    if error.next_step == errors.NotFound.hint:
+        return "Check the id."
+    if error.next_step == errors.StoreUnavailable.hint:
+        return (
+            "Does this shell hold credentials of AWS that may read it (the role auditor)? Else try again in a minute."
+        )
+    return error.next_step

@@ -47,9 +47,13 @@ class OwnKey:
 
     @classmethod
     def new(cls) -> OwnKey:
+        """Return a fresh key, whose thumbprint no command line takes for an option (`delegate --key -x`)."""
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        return cls(ec.generate_private_key(ec.SECP256R1()))
+        key = cls(ec.generate_private_key(ec.SECP256R1()))
+        while key.thumbprint.startswith("-"):
+            key = cls(ec.generate_private_key(ec.SECP256R1()))
+        return key
 
     @classmethod
     def from_pem(cls, text: str) -> OwnKey:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.services.operations import meta_of, moment_of
 from countersign.printable import counted, padded, safe_line, width
+from countersign.review_steps import how_it_ended
 from countersign.terminal_text import TerminalText
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class _Show:
         if left > 0:
             yield self._told(f"and {left} more rows; --json has them", "dim")
         status, tag = str(moment.meta.get("status", "")), str(moment.meta.get("tag", ""))
-        said = tag if status == "ok" else f"{status} {moment.meta.get('sqlstate') or tag}".rstrip()
+        said = tag if status == "ok" else how_it_ended(status, str(moment.meta.get("sqlstate") or tag))
         yield self._told(said, "green" if status == "ok" else "red")
 
     def _verdict(self, moment: Moment) -> str:

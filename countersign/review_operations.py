@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Paint = Callable[..., str]
 
 _OUTCOME_COLUMNS: Final = 13  # "UPDATE 100000", "error exit 1" and "refused 42501" fit
-_MOST_OUTCOME: Final = 20
+_MOST_OUTCOME: Final = 24  # "refused body_too_large" and "cut off: grant_revoked" fit
 _MOST_NAME: Final = 48  # a longer name would push what is said of its signature off the line
 _LEAST_TEXT: Final = 16  # columns of a statement's text, however deep in the tree it stands
 _COLOURS: Final = {

@@ -34,6 +34,7 @@ Paint = Callable[..., str]
 MOST_OPERATIONS: Final = 12  # of a session, two lines each: with the rest around them a screen of 50 lines is full
 _MOST_GAPS: Final = 3  # of a recording, named on its line; the rest are counted, and stand in the findings
 _MOST_SCOPE: Final = 6  # permissions of a hop on its line; the rest are counted
+_NEVER_GRANTED: Final = {"closed_by_owner": "who asked took it back"}
 
 
 def screen(review: AccessReview, paint: Paint, columns: int, *, every: bool, anchored: bool = True) -> Iterator[str]:
@@ -200,13 +201,14 @@ class _Tree:
         else:
             said = safe_line(f"{asked}; allowed by {rules}, none required", room)
         yield rest + said
+        closed = f", closed at {time_of(session.closed_at)}" if session.closed_at else ""
         if session.granted_at is None:
-            why = f" ({session.close_reason})" if session.close_reason else ""
-            yield rest + safe_line(f"never granted{why}", room)
+            why = _NEVER_GRANTED.get(session.close_reason, session.close_reason)
+            yield rest + safe_line(f"never granted: {why}" if why else "never granted", room)
         elif approved:
-            yield rest + safe_line(f"granted by {rules}; until {time_of(session.expires_at)}", room)
+            yield rest + safe_line(f"granted by {rules}; until {time_of(session.expires_at)}{closed}", room)
         else:
-            yield rest + safe_line(f"granted until {time_of(session.expires_at)}", room)
+            yield rest + safe_line(f"granted until {time_of(session.expires_at)}{closed}", room)
         if session.revoked is not None:
             why = f"REVOKED at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
             yield rest + paint(safe_line(why, room), "red", "bold")

@@ -287,7 +287,15 @@ def outcome_of(op: ReviewedOperation) -> str:
         case "":
             return "outcome unknown" if op.verdict in {"forward", "mask"} else "not run"
         case status:
-            return f"{status} {op.sqlstate or op.tag}".rstrip()
+            return how_it_ended(status, op.sqlstate or op.tag)
+
+
+def how_it_ended(status: str, why: str) -> str:
+    """Return the words for an outcome that is not ``ok``: ``why`` is a SQLSTATE, a tag or one of our codes. One that
+    was still running when its connection ended is cut off: what of it was done nobody recorded. Pure."""
+    if status == "unknown":
+        return f"cut off: {why}" if why else "cut off"
+    return f"{status} {why}".rstrip()
 
 
 def _moment(moment: datetime) -> str:

@@ -6,6 +6,7 @@ are as they were recorded: who shows them makes them safe. Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _OPAQUE: Final = frozenset({"opaque", "shell"})
 _RAN: Final = frozenset({"forward", "mask"})
+_BY_SECRET: Final = "was entered with its secret alone: whoever could read it was its owner (bearer)"
 
 
 def unusual(review: AccessReview) -> Iterator[str]:
@@ -24,10 +26,10 @@ def unusual(review: AccessReview) -> Iterator[str]:
     if not review.accountable:
         yield "nobody is known behind this run: its trigger is unknown"
     yield from unusual_hops(review)
-    hops = {hop.id: hop for hop in review.hops}
+    yield from _entered_by_secret(review)
     for session in review.sessions:
         where = f"{session.target} ({session.id})"
-        yield from (f"{where} {what}" for what in unusual_session(session, hops))
+        yield from (f"{where} {what}" for what in _of_session(session))
 
 
 def unusual_hops(review: AccessReview) -> Iterator[str]:
@@ -35,23 +37,50 @@ def unusual_hops(review: AccessReview) -> Iterator[str]:
         if hop.revoked is not None and hop.revoked.key != revoked_above(review, hop):
             why = f"revoked at {time_of(hop.revoked.at)} by {hop.revoked.by}: {hop.revoked.why}"
             yield f"{name_of(hop)} was {why}; what is below ended with it"
-        if hop.assurance == "vouched":
-            yield f"{name_of(hop)} is vouched: its parent named its key, and no issuer knows it"
+    for name, hops in Counter(name_of(hop) for hop in review.hops if hop.assurance == "vouched").items():
+        several = f" ({hops} hops)" if hops > 1 else ""
+        yield f"{name} is vouched{several}: its parent named its key, and no issuer knows it"
+
+
+def _entered_by_secret(review: AccessReview) -> Iterator[str]:
+    """Give a line for each target: for PostgreSQL it is every session, and a line for each would hide the rest."""
+    hops = {hop.id: hop for hop in review.hops}
+    found: dict[str, list[str]] = {}
+    for session in review.sessions:
+        if _is_bearer(session, hops):
+            found.setdefault(session.target, []).append(session.id)
+    for target, ids in found.items():
+        if len(ids) == 1:
+            yield f"{target} ({ids[0]}) {_BY_SECRET}"
+        else:
+            yield f"{target}: {len(ids)} sessions were entered with their secret alone, whoever held it (bearer)"
 
 
 def unusual_session(session: ReviewedSession, hops: Mapping[str, ReviewedHop]) -> Iterator[str]:
     """Give what is unusual in one session, without its name; ``hops`` are the review's, by id."""
+    if _is_bearer(session, hops):
+        yield _BY_SECRET
+    yield from _of_session(session)
+
+
+def _is_bearer(session: ReviewedSession, hops: Mapping[str, ReviewedHop]) -> bool:
+    entered = (hops.get(recording.target_hop) for recording in session.recordings)
+    return any(hop is not None and hop.assurance == "bearer" for hop in entered)
+
+
+def _of_session(session: ReviewedSession) -> Iterator[str]:
     if session.revoked is not None:
         yield f"was revoked at {time_of(session.revoked.at)} by {session.revoked.by}: {session.revoked.why}"
-    entered = [hops[recording.target_hop].assurance for recording in session.recordings if recording.target_hop in hops]
-    if "bearer" in entered:
-        yield "was entered with its secret alone: whoever could read it was its owner (bearer)"
-    opaque = sum(is_opaque(op) for op in session.operations)
+    ran = [op for op in session.operations if op.verdict in _RAN]
+    opaque = sum(is_opaque(op) for op in ran)
     if opaque:
         yield f"ran {counted(opaque, 'opaque operation')}: what they did could not be read before they ran"
-    unknown = sum(is_unknown(op) for op in session.operations)
+    cut_off = sum(op.status == "unknown" for op in ran)
+    if cut_off:
+        yield f"ended while {counted(cut_off, 'operation')} ran: how much of it was done is not known"
+    unknown = sum(not op.status for op in ran)
     if unknown:
-        yield f"has {counted(unknown, 'operation')} of which nobody knows how they ended"
+        yield f"has {counted(unknown, 'operation')} of which no end was recorded"
 
 
 def is_opaque(op: ReviewedOperation) -> bool:

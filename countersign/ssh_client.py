@@ -41,6 +41,9 @@ _HOST_KEY: Final = re.compile(
     r"\S+ (?P<type>ssh-ed25519|ecdsa-sha2-nistp(?:256|384|521)|ssh-rsa) "
     r"(?P<blob>[A-Za-z0-9+/]{16,4096}={0,2})\Z"
 )
+_OTHER_LOGIN: Final = (
+    "countersign: the session has its own login at {target}: write {target} without one; exec --principal names another"
+)
 _MOST_HOST_KEYS: Final = 8  # one of each type, and as many that come next
 _CERTIFICATE: Final = re.compile(
     r"(?P<type>ssh-ed25519-cert-v01@openssh\.com) (?P<blob>[A-Za-z0-9+/]{64,8192}={0,2})(?: [\x21-\x7e]{1,128})?\n?\Z"
@@ -124,7 +127,6 @@ def ssh_config(connect: Connect, target: str, folder: str) -> str:
     options = {
         "HostName": connect.host,
         "Port": str(connect.port),
-        "User": connect.user,
         # Who we are: this session's key alone, whatever an agent or the user's folder holds.
         "IdentityFile": f"{folder}/key",
         "CertificateFile": f"{folder}/key-cert.pub",
@@ -156,7 +158,21 @@ def ssh_config(connect: Connect, target: str, folder: str) -> str:
         # A held command may be silent for minutes: a balancer on the way must not take that for an end.
         "ServerAliveInterval": "30",
     }
-    return f"Host {target}\n" + "".join(f"    {name} {value}\n" for name, value in options.items())
+    # The login is the session's, which `User` says first. Whoever writes another before the name (deploy@db-prod, -l)
+    # would be told "Permission denied" and no more: a word of ours takes the connection's place.
+    other = {
+        "ProxyCommand": f"/bin/sh -c 'echo \"{_OTHER_LOGIN.format(target=target)}\" >&2; exit 1'",
+        "LogLevel": "QUIET",
+    }
+    return (
+        _block(f"Host {target}", {"User": connect.user})
+        + _block(f'Match originalhost {target} user "!{connect.user},*"', other)
+        + _block(f"Host {target}", options)
+    )
+
+
+def _block(head: str, options: Mapping[str, str]) -> str:
+    return f"{head}\n" + "".join(f"    {name} {value}\n" for name, value in options.items())
 
 
 def checked_known_hosts(told: str) -> str:

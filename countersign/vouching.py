@@ -74,11 +74,12 @@ def issued_token(settings: Settings, api: Address, clock: Clock) -> Issued | Non
 def nobody(api: Address, *, in_ci: bool) -> Failure:
     """Return the failure for a caller for whom nobody vouches."""
     person = "" if in_ci else " A person at a terminal: `countersign login`."
+    agent = " A container or tool: with the ticket of whoever started it, `countersign agent -- COMMAND`."
     return Failure(
         Exit.USAGE,
-        "there is no token that says who this job is",
+        "there is no token that says who this is",
         hint="Give the job `permissions: id-token: write` (GitHub), or put your CI's OIDC token, with "
-        f"{api.origin} as its audience, into COUNTERSIGN_ID_TOKEN.{person}",
+        f"{api.origin} as its audience, into COUNTERSIGN_ID_TOKEN.{person}{agent}",
     )
 
 

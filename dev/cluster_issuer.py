@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chalicelib.domain.clock import Clock
-from dev.loopback import LoopbackServer, Request, Response, as_json
-from dev.token_key import RS256, TokenKey
+from dev.loopback import Request, Response, as_json
+from dev.served_issuer import ServedIssuer
+from dev.token_key import RS256
 
 LIFETIME_S: Final = 3600  # what a projected volume asks for where nobody says otherwise (expirationSeconds)
 NAMESPACE: Final = "deploy"
@@ -24,28 +25,12 @@ SERVICE_ACCOUNT_UID: Final = "7d1c2f60-5b1e-4c63-9a55-0c2f4d9b8e11"
 _NODE: Final = {"name": "node-1", "uid": "2b9b5f2e-7c0c-4c4e-8b5e-53a3f7f4a1d0"}
 
 
-class ClusterIssuer:
+class ClusterIssuer(ServedIssuer):
     """The issuer's server. ``audience`` is what a token is for where the caller names none."""
 
     def __init__(self, clock: Clock, *, audience: str, port: int = 0) -> None:
-        self._clock = clock
+        super().__init__(clock, "cluster issuer", RS256, port)
         self._audience = audience
-        self._key = TokenKey(RS256)
-        self._server = LoopbackServer("cluster issuer", self.answer, port=port)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
-
-    @property
-    def mint_url(self) -> str:
-        return f"{self.url}/mint"
-
-    def start(self) -> None:
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
 
     def answer(self, request: Request) -> Response:
         """Serve one request; any other path is 404."""

@@ -15,43 +15,28 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.domain.clock import Clock
-from dev.loopback import LoopbackServer, Request, Response, as_json
-from dev.token_key import RS256, TokenKey
+from dev.loopback import Request, Response, as_json
+from dev.served_issuer import ServedIssuer
+from dev.token_key import RS256
 
 LIFETIME_S: Final = 300  # GitHub's own tokens live five minutes
 _SKEW_S: Final = 5  # nbf lies this far back, as at GitHub, so that a clock a little behind accepts the token
 
 
-class Issuer:
+class Issuer(ServedIssuer):
     """The issuer's server. ``audience`` is what a token is for where the caller names none."""
 
     def __init__(self, clock: Clock, *, audience: str, port: int = 0) -> None:
-        self._clock = clock
+        super().__init__(clock, "issuer", RS256, port)
         self._audience = audience
-        self._key = TokenKey(RS256)
-        self._server = LoopbackServer("issuer", self.answer, port=port)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
 
     @property
     def jwks_uri(self) -> str:
         return f"{self.url}/jwks"
 
-    @property
-    def mint_url(self) -> str:
-        return f"{self.url}/mint"
-
     def runner_url(self) -> str:
         """Return the address where the jobs of one new run get their tokens (ACTIONS_ID_TOKEN_REQUEST_URL)."""
         return f"{self.url}/runner?run={_new_run()}"
-
-    def start(self) -> None:
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
 
     def answer(self, request: Request) -> Response:
         """Serve one request; any other path is 404."""

@@ -17,9 +17,10 @@ from typing import Any, Final
 
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.identity import Person
-from dev.loopback import LoopbackServer, Request, Response, as_json
+from dev.loopback import Request, Response, as_json
+from dev.served_issuer import ServedIssuer
 from dev.settings import ROOT
-from dev.token_key import ES256, TokenKey
+from dev.token_key import ES256
 
 CLIENT_ID: Final = "countersign-cli"
 DEVICE_GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
@@ -55,35 +56,19 @@ class _Code:
     denied: bool = False
 
 
-class PeopleIssuer:
+class PeopleIssuer(ServedIssuer):
     """The provider's server. ``people`` are those who can log in."""
 
     def __init__(self, clock: Clock, *, people: Sequence[Person], port: int = 0) -> None:
-        self._clock = clock
+        super().__init__(clock, "people issuer", ES256, port)
         self._people = {str(person.id): person for person in people}
-        self._key = TokenKey(ES256)
         self._lock = threading.Lock()
         self._codes: list[_Code] = []
-        self._server = LoopbackServer("people issuer", self.answer, port=port)
-
-    @property
-    def url(self) -> str:
-        return self._server.url
-
-    @property
-    def mint_url(self) -> str:
-        return f"{self.url}/mint"
 
     @property
     def device_url(self) -> str:
         """The page where a person confirms a code."""
         return f"{self.url}/device"
-
-    def start(self) -> None:
-        self._server.start()
-
-    def stop(self) -> None:
-        self._server.stop()
 
     def answer(self, request: Request) -> Response:
         """Serve one request; any other path is 404."""

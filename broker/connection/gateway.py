@@ -105,6 +105,8 @@ class Gateway:
         self._liveness.check(admission.liveness)
         connection_id = new_connection_id(self._clock.now())
         hop = self._put_hop(admission, connection_id)
+        # The chain shows this hop to whoever may end it: a revocation of it ends this one connection, and not nothing.
+        admission = replace(admission, liveness=admission.liveness | {f"hop:{hop.id}"})
         row = self._rows.put(self._row(admission, connection_id, hop))
         who = _recorded_as(admission, row)
         teller = OperationTeller(who, self._audit)

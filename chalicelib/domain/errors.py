@@ -162,7 +162,7 @@ class GrantExpired(Denied):
 
 class GrantRevoked(Denied):
     code = "grant_revoked"
-    hint = "The session was revoked; ask the operators why."
+    hint = "Ask who revoked it why, then for a new session."
 
 
 class OutOfScope(Denied):

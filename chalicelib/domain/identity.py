@@ -39,7 +39,8 @@ class Evidence:
     """What proved an identity, kept on its hop: enough to check later, and no token.
 
     ``claims_sha256`` is over the canonical claims; ``token_id`` is the issuer's ``jti`` or the token's SHA-256;
-    ``attributes`` are the claims that the issuer's declaration keeps for policy and cards (ref, environment, ...).
+    ``attributes`` are the claims that the issuer's declaration keeps for policy and cards (ref, environment, ...); whom
+    its parent vouches for has its parent's.
     """
 
     kind: str

@@ -16,7 +16,7 @@ from chalicelib.domain.session import Session, SessionStatus
 from chalicelib.domain.store import Revocations, Sessions, Uses
 from chalicelib.services.identify import Caller
 from chalicelib.services.settle import USE_SLOT
-from chalicelib.services.standing import CLOSED_BY_OWNER, owned
+from chalicelib.services.standing import CLOSED_BY_OWNER, CLOSED_BY_OWNER_WHY, owned
 
 
 class CloseSession:
@@ -37,14 +37,14 @@ class CloseSession:
         if session.status is SessionStatus.CLOSED:
             return session
         now = self._clock.now()
-        self._revocations.revoke(f"session:{session.id}", by=caller.actor.key, why="closed by its owner", at=now)
+        self._revocations.revoke(f"session:{session.id}", by=caller.actor.key, why=CLOSED_BY_OWNER_WHY, at=now)
         if session.ask_id is not None:
             use = Use(
                 ask_id=session.ask_id,
                 n=USE_SLOT,
                 kind=UseKind.WITHDRAWN,
                 by=f"session:{session.id}",
-                why="closed by its owner",
+                why=CLOSED_BY_OWNER_WHY,
                 at=now,
             )
             with contextlib.suppress(AlreadyUsed):  # granted before: the revocation ends it

@@ -38,7 +38,7 @@ from chalicelib.domain.identifiers import AskId
 from chalicelib.domain.identity import Person
 from chalicelib.domain.store import Answers, Asks, Once, Signer, Uses
 from chalicelib.identity.jws import sign_answer
-from chalicelib.services.access import excluded_people
+from chalicelib.services.access import chain_lines, excluded_people, trigger_known
 from chalicelib.services.card import APPROVE, DENY, render_card, same_card
 from chalicelib.services.evidence import Evidence
 
@@ -183,6 +183,10 @@ class Decide:
         chain = self._evidence.chain_by_hash(ask.question.txn, ask.question.leaf_hop_sha256)
         if person.id in ask.excluded or person.id in excluded_people(bundle, chain):
             raise ApproverNotEligible("you are behind this run, so somebody else must answer", ask=ask.id)
+        # Whoever can put an Ask writes the card: it may not name others than who asks, or people who are not known.
+        hides = ask.question.trigger_known and not trigger_known(bundle, chain)
+        if ask.question.chain != chain_lines(bundle, chain) or hides:
+            raise ProofInvalid("the card does not say who asks: it must be asked again", ask=ask.id)
         return chain
 
     def _refused(self, click: Click, code: str) -> None:

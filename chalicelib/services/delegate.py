@@ -19,7 +19,7 @@ from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditLog, AuditN
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.delegation import ByIssuer, ByKey, Redeemer, Ticket
-from chalicelib.domain.errors import AccessError, BadRequest, NotPermitted
+from chalicelib.domain.errors import AccessError, BadRequest, KeyProofInvalid, NotPermitted
 from chalicelib.domain.identifiers import new_ticket_id
 from chalicelib.domain.scope import MAX_DEPTH, Authority, Wanted, narrow, parse_scope
 from chalicelib.domain.secret import Secret
@@ -39,6 +39,9 @@ TICKET_S: Final = 60
 DELEGATIONS_PATH: Final = "/v1/delegations"
 MAX_SCOPE: Final = 1_024  # characters: the child's token carries it, and KMS signs 4,096 bytes
 MAX_CLAIMS: Final = 16  # the declarations that we ship have 2 to 4 in a subject
+_BEGIN_WITH_A_KEY: Final = (
+    "Begin the run with a key: exchange its first token with a DPoP proof, as `countersign` does."
+)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 _THUMBPRINT: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 _CLAIM: Final = re.compile(r"[\x21-\x7e]{1,128}\Z")
@@ -118,6 +121,9 @@ class Delegate:
             raise
 
     def _delegate(self, caller: Caller, asked: DelegationRequest) -> Delegated:
+        if not caller.key_thumbprint:
+            # Five minutes of a stolen token would become hours of a child whose key the thief chose.
+            raise KeyProofInvalid("a token that is bound to no key lets nobody in", hint=_BEGIN_WITH_A_KEY)
         now = self._clock.now()
         bundle = self._bundles.for_new_sessions()
         _check_redeemer(bundle, asked.redeemer)

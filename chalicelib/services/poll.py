@@ -17,7 +17,7 @@ from chalicelib.domain.errors import BadRequest
 from chalicelib.domain.store import Once, Sessions
 from chalicelib.services.identify import Caller
 from chalicelib.services.settle import Settle, Take
-from chalicelib.services.standing import Pending, Standing, owned
+from chalicelib.services.standing import Pending, Standing, no_access, owned
 
 MAX_WAIT_S: Final = 5  # Slack wants its answer in 3 s: a waiter must never be what a click waits behind for long
 _LOOK_EVERY_S: Final = 0.5  # people answer in seconds: ten reads of a row per call, and nobody notices the half second
@@ -62,7 +62,8 @@ class PollSession:
         self._pause = pause
 
     def __call__(self, caller: Caller, session_id: str, *, wait_s: int = 0, take: Take = Take.FIRST) -> Standing:
-        """Return the standing; raises what :class:`Settle` does, NotFound for what is not the caller's, BadRequest."""
+        """Return the standing; raises what :class:`Settle` does, NotFound for what is not the caller's,
+        PolicyDenied for what its token does not cover, BadRequest."""
         if not 0 <= wait_s <= MAX_WAIT_S:
             raise BadRequest(f"wait_s is a whole number from 0 to {MAX_WAIT_S}")
         standing = self._look(caller, session_id, take)
@@ -75,7 +76,11 @@ class PollSession:
         return standing
 
     def _look(self, caller: Caller, session_id: str, take: Take) -> Standing:
-        return self._settle(caller, owned(self._sessions, caller, session_id), take)
+        session = owned(self._sessions, caller, session_id)
+        # A session is its hop's; a token of the hop for less must not take the secret of what it could not ask for.
+        if not caller.may_open(session.request.target, session.request.principal):
+            raise no_access(session=session.id)
+        return self._settle(caller, session, take)
 
 
 def retry_after_s() -> int:

@@ -174,7 +174,8 @@ class RedeemTicket:
                 token_id=sha256_hex(f"{proof.thumbprint}#{proof.jti}".encode()),
                 claims_sha256=proof.claims_sha256,
                 assurance=Assurance.VOUCHED,
-                attributes=(),
+                # Its parent's, as its teams are: else a rule against a branch would end at a key of that branch.
+                attributes=parent.leaf.evidence.attributes,
             ),
             accountable=(),
             teams=parent.leaf.teams,

@@ -32,10 +32,10 @@ from chalicelib.services.review_chain import (
     ancestry,
     chain_of,
     review_hops,
-    reviewed_revocation,
     revocations_of,
     row_faults,
     session_faults,
+    session_revocation,
     unrecorded_target_hops,
 )
 from chalicelib.services.reviewed import (
@@ -152,7 +152,6 @@ class Review:
         operations = [self._operation(op, session, findings) for read in reads for op in read.operations]
         findings += _wider(operations, session, hops)
         grant = session.grant
-        revocation = self._stores.revocations.any_of(session.liveness_keys())
         return ReviewedSession(
             id=session.id,
             leaf_hop=session.leaf_hop,
@@ -161,6 +160,7 @@ class Review:
             reason=session.request.reason,
             status=session.status.value,
             close_reason=session.close_reason,
+            closed_at=session.closed_at,
             requested_at=session.created_at,
             granted_at=None if grant is None else grant.not_before,
             expires_at=None if grant is None else grant.expires_at,
@@ -169,7 +169,7 @@ class Review:
             approvals=approvals,
             operations=tuple(sorted(operations, key=lambda op: (op.at, op.id))),
             recordings=tuple(read.recording for read in reads),
-            revoked=None if revocation is None else reviewed_revocation(revocation),
+            revoked=session_revocation(session, self._stores.revocations),
         )
 
     def _extra_objects(self, session: Session, reads: Sequence[Read]) -> list[Finding]:

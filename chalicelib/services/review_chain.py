@@ -25,6 +25,7 @@ from chalicelib.domain.store import Keys
 from chalicelib.identity.jws import hop_purpose
 from chalicelib.services.reviewed import Finding, FindingKind, ReviewedHop, ReviewedRevocation
 from chalicelib.services.signatures import signature_finding
+from chalicelib.services.standing import CLOSED_BY_OWNER, CLOSED_BY_OWNER_WHY
 
 
 def ancestry(hops: Mapping[HopId, Hop], leaf: HopId) -> frozenset[HopId]:
@@ -92,6 +93,25 @@ def revocations_of(hops: Mapping[HopId, Hop], revocations: ReadRevocations) -> M
         elif hop.parent is not None and hop.parent in found:
             found[hop.id] = found[hop.parent]
     return found
+
+
+def session_revocation(session: Session, revocations: ReadRevocations) -> ReviewedRevocation | None:
+    """Return what revoked a session, None where nothing did. That its owner closed it is how a session ends, and no
+    revocation, although it is stored as one (so that its connections end); only where it says so in every part, so that
+    no revocation by somebody else, or for another reason, hides behind a close that came after it.
+
+    Raises StoreUnavailable.
+    """
+    keys = session.liveness_keys()
+    found = revocations.any_of(keys)
+    if found is not None and _is_close(found, session):
+        found = revocations.any_of(keys - {found.key})
+    return None if found is None else reviewed_revocation(found)
+
+
+def _is_close(revocation: Revocation, session: Session) -> bool:
+    said = (revocation.key, revocation.by, revocation.why, session.close_reason)
+    return said == (f"session:{session.id}", session.actor.key, CLOSED_BY_OWNER_WHY, CLOSED_BY_OWNER)
 
 
 def reviewed_revocation(revocation: Revocation) -> ReviewedRevocation:

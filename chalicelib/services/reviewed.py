@@ -147,7 +147,7 @@ class ReviewedRecording:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedSession:
     """One session. ``leaf_hop`` opened it. ``granted_at`` and ``expires_at`` are None where it never was granted;
-    ``rules`` determined it."""
+    ``rules`` determined it. ``revoked`` is what ended it, but for its owner's closing: that is ``closed_at``."""
 
     id: str
     leaf_hop: str
@@ -156,6 +156,7 @@ class ReviewedSession:
     reason: str
     status: str
     close_reason: str
+    closed_at: datetime | None
     requested_at: datetime
     granted_at: datetime | None
     expires_at: datetime | None

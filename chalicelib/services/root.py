@@ -31,7 +31,7 @@ from chalicelib.domain.errors import (
     TokenInvalid,
     TokenReplayed,
 )
-from chalicelib.domain.identifiers import HopId, Txn, new_hop_id, new_txn
+from chalicelib.domain.identifiers import HOP_ID, TXN, HopId, Txn, new_hop_id, new_txn
 from chalicelib.domain.identity import VerifiedIdentity
 from chalicelib.domain.scope import ANY, DEFAULT_DEPTH
 from chalicelib.domain.store import Chains, Once, Revocations, Signer
@@ -120,7 +120,8 @@ class BeginRun:
         if held is not None:
             first = json.loads(held)
             txn, hop_id = Txn(first["txn"]), HopId(first["hop"])
-            if first.get("key", "") != key:
+            # Whoever can write the table must not choose words that we then sign.
+            if first.get("key", "") != key or not TXN.match(txn) or not HOP_ID.match(hop_id):
                 raise _bound(who, txn)
         if hop_id not in self._chains.hops(txn):
             self._put(_origin(who, txn, hop_id, key, now), who)

@@ -24,6 +24,7 @@ from chalicelib.domain.target import Target
 from chalicelib.services.identify import Caller
 
 CLOSED_BY_OWNER = "closed_by_owner"
+CLOSED_BY_OWNER_WHY = "closed by its owner"
 
 # One text for both, because an answer that differs would tell a stranger which targets there are.
 NO_ACCESS = "you may not open a session to this target, or there is no such target"

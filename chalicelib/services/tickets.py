@@ -16,7 +16,7 @@ from typing import Any, Final
 from chalicelib.domain.canonical import canonical, sha256_hex
 from chalicelib.domain.delegation import ByIssuer, ByKey, Redeemer, Ticket
 from chalicelib.domain.errors import Conflict, ProofInvalid, TicketInvalid
-from chalicelib.domain.identifiers import HopId, TicketId, Txn
+from chalicelib.domain.identifiers import HOP_ID, HopId, TicketId, Txn
 from chalicelib.domain.store import Keys, Once
 from chalicelib.identity.jws import verify_ticket
 
@@ -89,6 +89,8 @@ class Tickets:
 
 def _redemption(held: str) -> Redemption:
     told = json.loads(held)
+    if not HOP_ID.match(told["hop"]):  # whoever can write the table must not choose words that we then sign
+        raise ticket_invalid("its use was not written by us")
     return Redemption(hop=HopId(told["hop"]), key=told["key"])
 
 

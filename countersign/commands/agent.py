@@ -21,9 +21,9 @@ from chalicelib.domain.canonical import timestamp
 from chalicelib.domain.delegation import ByKey
 from chalicelib.domain.secret import Secret
 from countersign.child import find_command, run
-from countersign.commands.asking import Invocation, seconds_of
+from countersign.commands.asking import Invocation, limited_s
 from countersign.commands.delegate import add_limits
-from countersign.delegations import Delegation, checked_name, checked_scope, checked_ticket, ticket_for
+from countersign.delegations import HOP_S, Delegation, checked_name, checked_scope, checked_ticket, ticket_for
 from countersign.environment import agent_environment
 from countersign.failures import Exit, Failure
 from countersign.identities import Held, IdentityFile, file_named
@@ -35,6 +35,10 @@ from countersign.tokens import redeemed
 from countersign.vouching import actor_token
 
 _MOST_TICKET: Final = 1024
+_NOT_REDEEMED: Final = (
+    "It is used once, and soon. Where it names a key, COUNTERSIGN_IDENTITY must name the file that `countersign key` "
+    "made; where it names an issuer, this workload's own token must come with it: --actor-token-file."
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +95,12 @@ def _identity(invocation: Invocation) -> Held:
     service = Service(settings, invocation.clock)
     path = options.actor_token_file or settings.actor_token_file
     actor = actor_token(path) if path else None
-    return redeemed(service.http, invocation.clock, _key(settings, service), ticket, actor)
+    try:
+        return redeemed(service.http, invocation.clock, _key(settings, service), ticket, actor)
+    except Failure as failure:
+        if failure.code == "ticket_invalid":  # the service does not say why: a thief would learn from it
+            failure.hint = _NOT_REDEEMED
+        raise
 
 
 def _new_child(invocation: Invocation) -> Held:
@@ -101,7 +110,7 @@ def _new_child(invocation: Invocation) -> Held:
         redeemer=ByKey(thumbprint=key.thumbprint),
         name=checked_name(options.name),
         scope=checked_scope(options.scope),
-        duration_s=seconds_of(options.duration, "--duration") if options.duration else 0,
+        duration_s=limited_s(options.duration, "--duration", HOP_S),
         max_depth=options.max_depth,
     )
     return redeemed(service.http, clock, key, ticket_for(service, wanted).ticket, None)

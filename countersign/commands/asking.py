@@ -16,6 +16,7 @@ from countersign.settings import Settings
 from countersign.waiting import granted_session
 
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|m|h)?\Z")
+_SESSION_S: Final = (60, 43_200)  # as docs/http_api.md has it: the target may cap it further
 NO_REASON: Final = "no reason given"  # the service wants one, and approvers should see that nobody gave it
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, None: 1}
 
@@ -61,6 +62,17 @@ def seconds_of(text: str, what: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def limited_s(text: str, what: str, limits: tuple[int, int]) -> int:
+    """Return the seconds that the option ``what`` states, 0 where it was left out. Raises Failure (usage): outside
+    ``limits`` the service would refuse too, but names its field and not the option. Pure."""
+    if not text:
+        return 0
+    seconds, (least, most) = seconds_of(text, what), limits
+    if not least <= seconds <= most:
+        raise Failure(Exit.USAGE, f"{what} is from {least} to {most} seconds")
+    return seconds
+
+
 def ask(sessions: Sessions, options: argparse.Namespace) -> State:
     """Ask for what ``options`` say, or take up the session that they name. Raises Failure."""
     if bool(options.target) == bool(options.session):
@@ -72,7 +84,7 @@ def ask(sessions: Sessions, options: argparse.Namespace) -> State:
             target=options.target,
             principal=options.principal,
             reason=options.reason,
-            duration_s=seconds_of(options.duration, "--duration") if options.duration else 0,
+            duration_s=limited_s(options.duration, "--duration", _SESSION_S),
             idempotency_key=checked_key(options.idempotency_key) if options.idempotency_key else new_key(),
         )
     )

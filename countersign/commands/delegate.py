@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from countersign.api import text_of
-from countersign.commands.asking import Invocation, seconds_of
-from countersign.delegations import Delegation, checked_name, checked_scope, redeemer_of, ticket_for
+from countersign.commands.asking import Invocation, limited_s
+from countersign.delegations import HOP_S, TICKET_S, Delegation, checked_name, checked_scope, redeemer_of, ticket_for
 from countersign.failures import Exit
 from countersign.printable import moment
 
@@ -40,9 +40,9 @@ def delegate(invocation: Invocation) -> int:
         redeemer=redeemer_of(options.key, options.issuer, options.claim),
         name=checked_name(options.name),
         scope=checked_scope(options.scope),
-        duration_s=seconds_of(options.duration, "--duration") if options.duration else 0,
+        duration_s=limited_s(options.duration, "--duration", HOP_S),
         max_depth=options.max_depth,
-        ticket_ttl_s=seconds_of(options.ttl, "--ttl") if options.ttl else 0,
+        ticket_ttl_s=limited_s(options.ttl, "--ttl", TICKET_S),
     )
     handed = ticket_for(invocation.service(), wanted)
     output.result(handed.told)

@@ -41,10 +41,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 def env(invocation: Invocation) -> int:
     """Print the variables, or, for GitHub Actions, append them to the job's file. Raises Failure."""
     options, settings, output = invocation.options, invocation.settings, invocation.output
+    if options.ca_file and os.path.lexists(options.ca_file):  # before anybody is asked to approve
+        raise Failure(
+            Exit.USAGE, f"--ca-file {options.ca_file} is there already", hint="Name a new file, or remove it."
+        )
     sessions = invocation.sessions()
     granted = ask_and_wait(invocation, sessions)
+    connect = usable(granted)  # somebody else has the secret where we have not: the session is theirs to close
     try:
-        connect = _for_variables(usable(granted))
+        _refuse_ssh(connect)
         ca_file = _authority(connect, options.ca_file, settings.runner_temp)
         variables = {**client_variables(connect, ca_file), "COUNTERSIGN_SESSION": granted.session_id}
     except BaseException:
@@ -60,15 +65,14 @@ def env(invocation: Invocation) -> int:
     return Exit.DONE
 
 
-def _for_variables(connect: Connect) -> Connect:
-    if connect.protocol != "ssh":
-        return connect
-    raise Failure(
-        Exit.USAGE,
-        "variables alone set up no ssh client",
-        hint="countersign exec TARGET -- ssh TARGET COMMAND: its certificate is renewed while it runs.",
-        session_id=connect.user,
-    )
+def _refuse_ssh(connect: Connect) -> None:
+    if connect.protocol == "ssh":
+        raise Failure(
+            Exit.USAGE,
+            "variables alone set up no ssh client",
+            hint="countersign exec TARGET -- ssh TARGET COMMAND: its certificate is renewed while it runs.",
+            session_id=connect.user,
+        )
 
 
 def _authority(connect: Connect, wanted: str, folder: str) -> Path:

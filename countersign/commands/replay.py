@@ -61,6 +61,8 @@ def replay(invocation: Invocation) -> int:
         recordings = [_json(*one) for one in found]
         output.result({"verified": ended is Exit.DONE, "findings": findings, "recordings": recordings})
         return ended
+    if pace.begin_op:
+        found = found[_place_of(pace.begin_op, found) :]
     for finding in findings:
         output.say(finding)
     player = Player(output=output, clock=invocation.clock, pace=pace)
@@ -70,6 +72,17 @@ def replay(invocation: Invocation) -> int:
         if dropped:
             output.say(f"{counted(dropped, 'escape sequence')} of the recording may not run here, and did not")
     return ended
+
+
+def _place_of(operation: str, found: Sequence[tuple[Session, ConnectionRow, Read]]) -> int:
+    """Return which of the recordings holds ``operation``. Raises Failure (usage) where none does: to play something
+    else from its beginning is no answer."""
+    for place, (_, row, read) in enumerate(found):
+        if any(moment.op == operation for moment in moments(read.frames, row.opened_at)):
+            return place
+    raise Failure(
+        Exit.USAGE, "--at names no operation of these recordings", hint="A replay shows each one's id: op_..."
+    )
 
 
 def _pace(options: argparse.Namespace) -> Pace:

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_asking(parser)
     parser.usage = "countersign exec TARGET [options] -- CMD [ARG...]"
     parser.epilog = (
-        "For an ssh target, ssh, scp and sftp (and what calls them by these names) reach it under its own name: "
+        "For an ssh target, ssh (and what calls it by this name) reaches it under its own name, without a login: "
         "countersign exec db-prod -- ssh db-prod uptime"
     )
 
@@ -36,8 +36,8 @@ def execute(invocation: Invocation) -> int:
     program = find_command(command, invocation.settings.inherited)
     sessions = invocation.sessions()
     granted = ask_and_wait(invocation, sessions)
+    connect = usable(granted)  # somebody else has the secret where we have not: the session is theirs to close
     try:
-        connect = usable(granted)
         if connect.protocol == "ssh":
             code = _with_ssh(invocation, sessions, granted, connect)
         else:

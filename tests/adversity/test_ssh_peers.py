@@ -7,8 +7,9 @@ import contextlib
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import paramiko
 import pytest
@@ -17,10 +18,11 @@ from broker.engines.ssh import relay as relaying
 from broker.engines.ssh.one_way import WINDOW
 from broker.engines.ssh.transport import GREETING
 from broker.listeners.limits import Strangers
+from broker.wire.ssh import messages
 from chalicelib.domain.errors import RecordingUnavailable
 from tests.e2e.postgres_broker import wait_for
-from tests.e2e.ssh_broker import Identity, SshBroker, running_ssh_broker
-from tests.fakes.flow import FakeConnection
+from tests.e2e.ssh_broker import CREDENTIALS, Identity, SshBroker, running_ssh_broker
+from tests.fakes.flow import FakeConnection, forward
 from tests.fakes.ssh_target import FakeSshTarget, Run
 from tests.unit.broker.engines.ssh.test_session import all_of, execute, outcomes, run
 
@@ -305,3 +307,147 @@ def test_every_thread_ends_with_its_connection(broker: SshBroker, identity: Iden
     for _ in range(5):
         run(broker, "ls", identity)
     wait_for(lambda: not threads())
+
+
+def test_a_client_that_takes_nothing_does_not_take_every_worker(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """What a mask held back leaves in the pool, which is everybody's, and would wait there for the client's TCP: a
+    session with many channels and no reader may keep a few workers, not all."""
+    broker.flow.verdicts = lambda _: forward(masks=(CREDENTIALS.name,))
+    begun, flood = threading.Semaphore(0), threading.Event()
+
+    def program(run: Run) -> int:
+        if run.command == b"flood":
+            flood.wait(20)
+            with contextlib.suppress(OSError):
+                for _ in range(64):
+                    run.out(BIG[: 1024 * 1024])
+            return 0
+        begun.release()
+        flood.wait(20)
+        run.out(b"prompt> ")
+        run.read()
+        return 0
+
+    busy, most, lock = 0, 0, threading.Lock()
+    pooled = broker.flow.run
+
+    def counted(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        def work() -> Any:
+            nonlocal busy, most
+            with lock:
+                busy += 1
+                most = max(most, busy)
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                with lock:
+                    busy -= 1
+
+        return pooled(work)
+
+    target.program = program
+    with ThreadPoolExecutor(max_workers=64) as wide, broker.client(identity) as transport:
+        broker.flow._pool.shutdown()
+        broker.flow._pool = wide
+        broker.flow.run = counted  # type: ignore[method-assign]
+        channels = [transport.open_session(window_size=2**31 - 1) for _ in range(40)]
+        for channel in channels[1:]:
+            channel.exec_command("shell")
+        channels[0].exec_command("flood")
+        for _ in channels[1:]:
+            assert begun.acquire(timeout=20)
+        reading = threading.Event()
+        packets: Any = transport.packetizer
+        read = packets.read_message
+        packets.read_message = lambda: (reading.wait(30), read())[1]
+        flood.set()
+        try:
+            with contextlib.suppress(AssertionError):
+                wait_for(lambda: most > relaying.IN_POOL, 4)
+            assert 0 < most <= relaying.IN_POOL
+        finally:
+            reading.set()
+            target.die()
+
+
+@pytest.mark.parametrize("kind", ["auth-agent@openssh.com", "x11", "forwarded-tcpip", "session"])
+def test_a_target_opens_a_channel_of_its_own(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity, kind: str
+) -> None:
+    """Whoever is root there would reach the agent, display or network of the client, who hears nothing of it."""
+    refused: list[int] = []
+
+    def program(run: Run) -> int:
+        table = run.transport._handler_table
+        run.transport._handler_table = {**table, messages.OPEN_FAILURE: lambda m: refused.append(m.get_int())}
+        opening = messages.encode_open(kind, 4711, 2**20, 2**15) + messages.string("127.0.0.1") + bytes(4)
+        run.transport._send_user_message(paramiko.Message(opening))
+        asking = bytes((messages.GLOBAL_REQUEST,)) + messages.string("hostkeys-00@openssh.com") + b"\x01"
+        run.transport._send_user_message(paramiko.Message(asking))
+        wait_for(lambda: refused)
+        return 0
+
+    target.program = program
+    with broker.client(identity) as transport:
+        heard: list[object] = []
+        transport._handler_table = {  # type: ignore[attr-defined]
+            **transport._handler_table,  # type: ignore[attr-defined]
+            messages.OPEN: heard.append,
+            messages.GLOBAL_REQUEST: heard.append,
+        }
+        assert execute(transport, "ls")[0] == 0
+    assert (refused, heard) == ([4711], [])
+
+
+@pytest.mark.parametrize(
+    ("number", "rest"),
+    [
+        (messages.EXTENDED_DATA, (7).to_bytes(4, "big") + messages.string("x")),
+        (messages.SUCCESS, b""),
+        (messages.WINDOW_ADJUST, b"\xff\xff\xff\xff"),
+        (messages.DATA, b"\xff\xff\xff\xffx"),
+        (messages.REQUEST, messages.string("exit-status") + b"\x00\x00"),
+        (messages.REQUEST, messages.string("exit-signal") + b"\x00" + messages.string(b"\xff")),
+    ],
+    ids=[
+        "another stream",
+        "a reply to nothing",
+        "a window without end",
+        "data that ends early",
+        "no status",
+        "no name",
+    ],
+)
+def test_a_target_breaks_the_protocol(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity, number: int, rest: bytes
+) -> None:
+    """The client reads that it is over, the record is sealed, and others are served."""
+
+    def program(run: Run) -> None:
+        broken = bytes((number,)) + run.channel.remote_chanid.to_bytes(4, "big") + rest
+        for _ in range(2):
+            run.transport._send_user_message(paramiko.Message(broken))
+        run.read()
+
+    target.program = program
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("ls")
+        status, out, error = all_of(channel)
+        assert (status, out) == (254, b"")
+        assert b"Traceback" not in error
+    assert broker.ended(broker.connection) in {"protocol_violation", "target_lost"}
+    assert [status for status, _ in outcomes(broker)] == ["unknown"]
+    target.program = lambda _: 0
+    assert run(broker, "ls", identity)[0] == 0
+
+
+def test_a_client_that_breaks_the_protocol_is_recorded_as_such(broker: SshBroker, identity: Identity) -> None:
+    """Below the channels, too: sealed as one that left, nobody would look at it."""
+    with broker.client(identity) as transport:
+        assert execute(transport, "ls")[0] == 0
+        broken = bytes((messages.DATA,)) + (77).to_bytes(4, "big") + messages.string("x")
+        transport._send_user_message(paramiko.Message(broken))  # type: ignore[attr-defined]
+        assert broker.ended(broker.connection) == "protocol_violation"

@@ -52,7 +52,7 @@ def test_many_sealers_make_one_manifest(tmp_path: Path, seed: int) -> None:
         connection.flush()
     orphan = row(world)
     who = ["sweeper", RESTART, "sweeper", RESTART]
-    done = at_once(*(lambda by=by: sealer(world, by)(orphan) for by in who))  # type: ignore[misc]
+    done = at_once(*(lambda by=by: sealer(world, by)(orphan) for by in who))
     assert done.count(Sealed.BY_US) <= 1
     assert len(world.stores.objects.keys("manifests/")) == 1
     verify_manifest(manifest(world), world.stores.keys)

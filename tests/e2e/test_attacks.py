@@ -20,15 +20,21 @@ import pytest
 from botocore.exceptions import ClientError
 
 from chalicelib.domain.secret import Secret
+from chalicelib.identity.dpop import new_key
+from chalicelib.services.exchange import ACCESS_TOKEN_TYPE
 from dev.demo.waiting import wait_for
 from dev.demo.witnesses import Cloud
 from dev.local_stack import Stack
 from dev.part_settings import FUNCTION_PREFIX, PREFIX
 from dev.settings import SystemClock
 from dev.slack_standin import signature
+from dev.ssh_keys import make_key
 from dev.targets import ORDERS
 from tests.e2e.relayed import from_address
 from tests.e2e.visitor import (
+    READY_S,
+    TICKET,
+    Agent,
     Visitor,
     amount,
     card_with,
@@ -38,6 +44,7 @@ from tests.e2e.visitor import (
     exchange,
     role_client,
     root_client,
+    token_call,
 )
 from tests.unit.dev.calling import call
 
@@ -335,6 +342,68 @@ def test_the_api_role_cannot_mint_sign_or_answer(stack: Stack, session: dict[str
             Message=b"x",
             SigningAlgorithm="ECDSA_SHA_256",
         )
+
+
+def _shown(agent: Agent, method: str, path: str) -> dict[str, str]:
+    """Return what the API's function is shown of an agent's request, and hands on to other functions."""
+    url = f"{agent.stack.ready['api']}{path}"
+    proof = agent.key.proof(method, url, token=agent.token, now=CLOCK.now())
+    return {"token": agent.token, "scheme": "dpop", "proof": proof, "method": method, "path": path}
+
+
+def test_the_api_role_signs_nothing_with_what_was_shown_for_another_request(stack: Stack) -> None:
+    """Everything that a caller shows passes the API: of a look at the targets its thief makes no ticket for a key of
+    their own, no certificate and no review."""
+    root, carol = Agent.root(stack), Agent.person(stack, "carol")
+    invoke = role_client(environment_of(stack.part("api")), "lambda").invoke
+    wanted: dict[str, tuple[Agent, dict[str, Any]]] = {
+        "delegate": (root, {"delegate": {"redeemer": {"key": new_key().thumbprint}, "name": "thief"}}),
+        "certify": (root, {"certify": {"session_id": "ses_" + "0" * 26, "public_key": make_key().public}}),
+        "review": (carol, {"subject": root.txn}),
+    }
+    for what, (agent, payload) in wanted.items():
+        sent = json.dumps({**payload, **_shown(agent, "GET", "/v1/targets")}).encode()
+        name = "review" if what == "review" else "sign"
+        answer = json.loads(invoke(FunctionName=f"{FUNCTION_PREFIX}{name}", Payload=sent)["Payload"].read())
+        assert answer["refused"]["code"] == "invalid_dpop_proof", what
+
+
+def test_an_approved_session_that_the_api_role_gives_to_another_actor_opens_nothing(stack: Stack) -> None:
+    """People approved what the run asked for: its row, rewritten to be a child's of the same chain, has no approval."""
+    root = Agent.root(stack)
+    child = root.vouched("deploy-svc", scope=ORDERS)
+    session = root.session(ORDERS)
+    hops = child.call("GET", f"/v1/chains/{root.txn}")[1]["hops"]
+    (actor,) = (hop["actor"] for hop in hops if hop["id"] == child.hop)
+    dynamodb = role_client(environment_of(stack.part("api")), "dynamodb")
+    table = f"{PREFIX}-sessions"
+    item = dynamodb.get_item(TableName=table, Key={"id": {"S": session["session_id"]}})["Item"]
+    moved = json.loads(item["doc"]["S"]) | {
+        "leaf_hop": child.hop,
+        "actor": {"issuer": actor["iss"], "subject": actor["sub"], "name": actor["name"]},
+    }
+    dynamodb.put_item(TableName=table, Item={**item, "doc": {"S": json.dumps(moved)}})
+    with pytest.raises(psycopg.OperationalError, match="approval is for something else"):
+        connect(stack, session)
+
+
+def test_a_parent_is_revoked_while_its_child_redeems(stack: Stack, threads: ThreadPoolExecutor) -> None:
+    """Whichever is first: a child whose parent is revoked has nothing, not even a new token."""
+    for _ in range(5):
+        parent, key = Agent.root(stack), new_key()
+        status, told = parent.ticket({"key": key.thumbprint}, name="deploy-svc")
+        assert status == 201, told
+        redeemed = threads.submit(token_call, stack, key, subject_token=told["ticket"], subject_token_type=TICKET)
+        revoked = parent.call("POST", "/v1/revocations", {"kind": "hop", "id": parent.hop, "why": "race"})
+        assert revoked[0] == 201, revoked
+        status, answer = redeemed.result(timeout=READY_S)
+        if status != 200:
+            assert answer["code"] == "grant_revoked"
+            continue
+        child = Agent(stack=stack, key=key, token=answer["access_token"], txn=answer["txn"], hop=answer["hop"])
+        assert child.call("GET", "/v1/targets")[1]["code"] == "grant_revoked"
+        renewed = token_call(stack, key, subject_token=child.token, subject_token_type=ACCESS_TOKEN_TYPE)
+        assert renewed[1]["code"] == "grant_revoked"
 
 
 def test_the_broker_role_can_neither_answer_nor_read_a_secret(stack: Stack) -> None:

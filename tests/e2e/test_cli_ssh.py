@@ -67,6 +67,19 @@ def test_what_calls_ssh_by_its_name_reaches_it_too(
     assert capfd.readouterr().out == "one\ntwo\n"
 
 
+@pytest.mark.parametrize("words", [("deploy@db-prod",), ("-l", "deploy", "db-prod")])
+def test_another_login_than_the_sessions_is_told_in_words(
+    api: ApiServer, broker: SshBroker, capfd: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    """People write deploy@db-prod: "Permission denied" says nothing of what to write instead."""
+    code, _ = run(api, broker, "ssh", *words, "uptime")
+    (said,) = capfd.readouterr().err.splitlines()
+    assert (code, said.startswith("countersign: the session has its own login at db-prod: write db-prod")) == (
+        255,
+        True,
+    )
+
+
 def test_a_broker_with_another_key_is_not_talked_to(
     api: ApiServer, broker: SshBroker, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -210,9 +210,8 @@ def test_several_commands_over_one_connection(broker: SshBroker, identity: Ident
     [
         (("-W", "127.0.0.1:22"), (), "direct-tcpip 127.0.0.1:22"),
         (("-R", "127.0.0.1:0:127.0.0.1:22", "-o", "ExitOnForwardFailure=yes"), ("ls",), "tcpip-forward 127.0.0.1:0"),
-        (("-s",), ("sftp",), "subsystem sftp"),
     ],
-    ids=["-W", "-R", "sftp"],
+    ids=["-W", "-R"],
 )
 def test_a_way_around_is_refused_and_recorded(
     broker: SshBroker, identity: Identity, options: tuple[str, ...], words: tuple[str, ...], recorded: str
@@ -220,6 +219,15 @@ def test_a_way_around_is_refused_and_recorded(
     """Peers let port-forwards and sftp pass unseen."""
     assert broker.ssh(*words, before=options, identity=identity).returncode == 255
     assert recorded in wait_for(lambda: broker.connection.texts)
+
+
+def test_a_file_transfer_is_refused_in_words(broker: SshBroker, identity: Identity) -> None:
+    """sftp (scp, too) shows what its ssh reads on standard error; that it spoke first is no violation."""
+    ran = broker.ssh("sftp", before=("-s",), identity=identity, stdin=b"\x00\x00\x00\x05\x01\x00\x00\x00\x03")
+    assert ran.returncode == 126
+    assert b"files are not transferred yet (policy_denied). `ssh TARGET cat FILE` shows one." in ran.stderr
+    assert "subsystem sftp" in broker.connection.texts
+    assert broker.ended(broker.connection) == "client_closed"
 
 
 def test_a_local_forward_reaches_nothing(broker: SshBroker, server: SshServer, identity: Identity) -> None:
@@ -305,7 +313,7 @@ def test_revocation_ends_a_live_command(broker: SshBroker, server: SshServer, id
     assert broker.clock.monotonic_s() - started < 5
     assert process.returncode == 254
     assert error == (
-        b"countersign: the session was revoked (grant_revoked). The session was revoked; ask the operators why.\n"
+        b"countersign: the session was revoked (grant_revoked). Ask who revoked it why, then for a new session.\n"
     )
     assert broker.ended(broker.connection) == "grant_revoked"
     assert outcome(broker) == ("unknown", "grant_revoked")

@@ -117,6 +117,9 @@ def test_the_review_function_believes_nobody(world: World) -> None:
     assert invoked(**forged) == "TokenInvalid"
     assert invoked(**world.plane.presented(world.runner.token, "GET", path, world.runner.key).told()) == "NotFound"
     assert invoked(**world.plane.presented(world.runner.token, "GET", path).told()) == "KeyProofInvalid"
+    for other in ("/v1/targets", f"/v1/chains/{world.txn(world.tool)}"):  # what an auditor showed for something else
+        shown = world.plane.presented(world.carol.token, "GET", other).told()
+        assert invoked(**shown) == "KeyProofInvalid"
     good = world.plane.presented(world.carol.token, "GET", path).told()
     before = world.plane.snapshot()
     assert invoked(**good) == "answered"

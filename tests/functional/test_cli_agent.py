@@ -14,7 +14,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from chalicelib.services import delegate as service
 from countersign.__main__ import main
+from countersign.delegations import HOP_S, TICKET_S
 from tests.fakes.api_server import HOP, ID_TOKEN, SESSION, TICKET, TXN, ApiServer
 from tests.fakes.waiting_clock import WaitingClock
 
@@ -174,6 +176,7 @@ def test_a_stolen_ticket_is_of_no_use(api: ApiServer, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     code, _, err = inside(thief, "agent", "--", "/usr/bin/touch", str(marker))
     assert (code, "ticket_invalid" in err, marker.exists()) == (77, True, False)
+    assert "--actor-token-file" in err, "the service does not say why: what to look at is said here"
     assert inside(within | {"COUNTERSIGN_TICKET": TICKET}, "agent", "--", "true")[0] == 0
 
 
@@ -285,6 +288,23 @@ def test_usage(api: ApiServer, arguments: tuple[str, ...]) -> None:
     """64 for a wrong call, before anything is sent."""
     assert run(api, *arguments)[0] == 64
     assert api.seen == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--duration", "9h", "--duration is from 60 to 28800 s"), ("--ttl", "5s", "--ttl is from 10 to 900 s")],
+)
+def test_a_time_that_no_ticket_has_names_the_option(api: ApiServer, option: str, value: str, said: str) -> None:
+    """The service would name the field of its own body."""
+    code, _, err = run(api, "delegate", "--name", "a", "--key", THUMBPRINT, option, value)
+    assert (code, said in err) == (64, True)
+    assert api.seen == []
+
+
+def test_the_times_are_the_services_own() -> None:
+    """A command line that was stricter or laxer than the service would be wrong in one of the two."""
+    assert HOP_S == (service.MIN_HOP_S, service.MAX_HOP_S)
+    assert TICKET_S == (service.MIN_TICKET_S, service.MAX_TICKET_S)
 
 
 def test_more_than_the_parent_has(api: ApiServer, tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def test_fingerprints_of_another_deployment(auditor: Auditor) -> None:
         ["replay", "{copy}", "--speed", "nan"],
         ["replay", "{copy}", "--max-pause", "never"],
         ["replay", "{copy}", "--connection", "con_x"],
+        ["replay", "{copy}", "--at", "op_01j9z3k4m5n6p7q8r9s0t1v2w3"],
     ],
 )
 def test_a_wrong_call_says_what_is_wrong(auditor: Auditor, arguments: list[str]) -> None:
@@ -114,8 +115,9 @@ def test_a_wrong_call_says_what_is_wrong(auditor: Auditor, arguments: list[str])
 def test_a_folder_that_is_no_copy(auditor: Auditor, tmp_path: Path) -> None:
     """It must not look like evidence that lacks everything, nor like evidence that holds."""
     code, out, err = auditor.run("verify", str(tmp_path))
-    assert (code, out) == (77, "")
+    assert (code, out) == (64, "")
     assert "no folder of evidence" in err
+    assert "Name the folder that `countersign evidence` wrote" in err
 
 
 def test_review_reads_a_copy(auditor: Auditor) -> None:

@@ -110,6 +110,24 @@ def test_a_secret_that_was_given_out_is_said_so(api: ApiServer) -> None:
     run(api, "request", "orders-prod")
     code, _, err = run(api, "env", "--session", SESSION)
     assert (code, "given out already" in err) == (77, True)
+    assert run(api, "exec", "--session", SESSION, "--", "true")[0] == 77
+    assert not api.closed, "whoever has the secret works with the session: it is not ours to end"
+
+
+def test_a_ca_file_that_is_there_is_said_before_anybody_is_asked(api: ApiServer, tmp_path: Path) -> None:
+    """Nobody approves a session that then fails on a file."""
+    (tmp_path / "ca.pem").touch()
+    code, _, err = run(api, "env", "orders-prod", "--ca-file", str(tmp_path / "ca.pem"))
+    assert (code, "is there already" in err) == (64, True)
+    assert api.calls("POST /v1/sessions") == []
+
+
+@pytest.mark.parametrize("duration", ["59", "59s", "13h"])
+def test_a_duration_that_no_session_has_names_the_option(api: ApiServer, duration: str) -> None:
+    """The service would name the field of its own body."""
+    code, _, err = run(api, "request", "orders-prod", "--duration", duration)
+    assert (code, "--duration is from 60 to 43200 seconds" in err) == (64, True)
+    assert api.calls("POST /v1/sessions") == []
 
 
 def test_targets(api: ApiServer) -> None:
@@ -185,7 +203,13 @@ def test_env_follows_no_link_at_the_authoritys_place(api: ApiServer, tmp_path: P
     (tmp_path / "ca.pem").symlink_to(victim)
     code, _, _ = run(api, "env", "orders-prod", "--ca-file", str(tmp_path / "ca.pem"))
     assert (code, victim.read_text()) == (64, "precious")
-    assert api.closed
+    assert api.calls("POST /v1/sessions") == []
+
+
+def test_a_session_whose_authority_cannot_be_written_is_closed(api: ApiServer, tmp_path: Path) -> None:
+    """Nobody got what is needed to use it: it is only there to be stolen."""
+    code, _, _ = run(api, "env", "orders-prod", "--ca-file", str(tmp_path / "no-such-folder" / "ca.pem"))
+    assert (code, api.closed) == (64, True)
 
 
 def test_hostile_words_of_the_service_are_made_safe(api: ApiServer) -> None:

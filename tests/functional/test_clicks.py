@@ -138,6 +138,23 @@ def test_a_click_that_must_not_count(plane: ControlPlane, card: Card, name: str)
     assert not plane.stores.answers.rows
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"chain": ("release-bot · https://token.actions.githubusercontent.com#9001:1",)}, {"trigger_known": True}],
+    ids=["the name of somebody else", "a trigger that nobody knows"],
+)
+def test_a_card_that_lies_about_who_asks_is_not_answered(plane: ControlPlane, changed: dict[str, Any]) -> None:
+    """Attack: whoever can put an Ask (a stolen API or broker role) writes a card that people would approve, for a hop
+    that they would not. The card is whole and its digest fits; the signed chain says otherwise."""
+    assert plane.ask(plane.token(event_name="schedule"), "orders-prod").status_code == 202
+    question = replace(plane.the_ask().question, **changed)
+    plane.replace_ask(question=question, digest=question.digest())
+    card = plane.card()
+    with pytest.raises(ProofInvalid):
+        decide(plane, plane.payload(card, "UALICE"))
+    assert not plane.stores.answers.rows
+
+
 def test_a_question_that_was_changed_after_it_was_asked(plane: ControlPlane, card: Card) -> None:
     """Attack: the ask's row is rewritten between card and click, in what the card does not show and then in what it
     does, with the digest and without."""

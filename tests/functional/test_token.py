@@ -190,6 +190,33 @@ def test_a_token_for_less_opens_less(plane: ControlPlane) -> None:
     assert [target["name"] for target in plane.targets(answer["access_token"])] == ["orders-dev"]
 
 
+def test_a_token_for_less_takes_no_secret_of_what_it_could_not_ask_for(plane: ControlPlane) -> None:
+    """Attack: a step that has a token for one target polls the run's session to another, and takes its secret."""
+    key = Key()
+    whole = plane.token(key=key)
+    session_id = plane.ask(whole, "orders-prod", by=key).json_body["session_id"]
+    narrow = plane.refresh(whole, key=key, scope="orders-dev").json_body["access_token"]
+    plane.click(plane.card(), "UALICE")
+    answer = plane.poll(narrow, session_id, by=key)
+    assert (answer.status_code, answer.json_body["code"]) == (403, "policy_denied")
+    assert plane.stores.sessions.rows[session_id].verifier is None
+    assert plane.poll(whole, session_id, by=key).json_body["connect"]["secret"]
+
+
+@pytest.mark.parametrize("member", ["txn", "hop"])
+def test_a_forged_claim_of_the_run_puts_no_words_into_a_signed_hop(plane: ControlPlane, member: str) -> None:
+    """Attack: who can write the table claims a run before it begins, with ids that are lines and escapes wherever they
+    are shown, and exchanges a token: we would sign them."""
+    key = Key()
+    plane.token(key=key)
+    plane.stores.chains.rows.clear()
+    (row,) = [name for name in plane.stores.once.rows if name.startswith("run#")]
+    text, until = plane.stores.once.rows[row]
+    plane.stores.once.rows[row] = (json.dumps(json.loads(text) | {member: "x\n\x1b[2J"}), until)
+    assert plane.exchange(plane.ci_token(), key=key).json_body["code"] == "run_bound"
+    assert not plane.stores.chains.rows
+
+
 def test_an_unknown_a_forbidden_and_an_unscoped_target_are_one_answer(plane: ControlPlane) -> None:
     """Attack: a narrow token is used to learn which targets there are beyond it."""
     token = plane.exchange(plane.ci_token(), scope="orders-dev").json_body["access_token"]

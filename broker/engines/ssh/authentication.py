@@ -6,7 +6,8 @@ Rules:
 - A stranger gets one answer, whatever the cause: the login of no session has a verifier that nothing matches, at the
   same cost; a certificate is checked without looking at any session.
 - A plain key is refused without being counted: clients offer it before the certificate on it, and an agent offers many.
-  Six wrong proofs, or 64 requests of any kind, end the transport; so does the listener's deadline.
+  Six wrong proofs, or 64 requests, end the transport; so do 256 messages of any kind (``transport``), and the
+  listener's deadline.
 - What blocks (the session's row, our public keys) runs in the driver's pool. The transport's thread waits for it: it
   has nothing else to do before authentication, and there are no more of them than strangers at the door.
 

@@ -50,6 +50,13 @@ def not_offered(what: str) -> str:
     return f"countersign: {what} is not offered here."
 
 
+def subsystem(name: str) -> str:
+    """Return the line of a subsystem, with another way where there is one. Pure."""
+    if name == "sftp":
+        return "countersign: blocked: files are not transferred yet (policy_denied). `ssh TARGET cat FILE` shows one."
+    return "countersign: blocked: subsystems are not offered here (policy_denied)."
+
+
 def shown(text: str, *, raw: bool) -> bytes:
     """Return ``text`` as a line of bytes for a client whose terminal is ``raw`` or not. Pure."""
     return text.encode() + (b"\r\n" if raw else b"\n")

@@ -50,6 +50,7 @@ PACE_S: Final = 35.0  # more than the driver's own bound, which says why
 MAX_CHANNELS: Final = 256  # of one connection, each with its buffers; fleets of multiplexed commands run dozens
 FULL_WINDOWS: Final = 8  # channels with a whole window: with MAX_CHANNELS small ones that is 48 MiB each way at most
 SMALL_WINDOW: Final = 128 * 1024
+IN_POOL: Final = 4  # workers for one connection: a client that takes nothing keeps each waiting, and they are few
 _SESSION: Final = "session"
 # What OpenSSH's clients ask for as a matter of course, and need not be told of.
 _HARMLESS: Final = frozenset({"keepalive@openssh.com", "no-more-sessions@openssh.com"})
@@ -88,6 +89,7 @@ class Relay(Generic[C]):
         self._lock = threading.Lock()
         self._no_more = False
         self._stale = False
+        self._hands = asyncio.Semaphore(IN_POOL)
         self._over: asyncio.Future[tuple[str, str]] = self.loop.create_future()
 
     # From the engine, on the loop.
@@ -160,6 +162,7 @@ class Relay(Generic[C]):
     def ended(self) -> None:
         if self.client.violation:
             _log.info("a client broke the protocol", extra={"why": self.client.violation})
+            self._end("", ProtocolViolation.code)
         left = self.client.said_goodbye or all(channel.over for channel in self._open())
         self._end("", "client_closed" if left else "client_lost")
         self._soon(self.gone.set)
@@ -219,7 +222,8 @@ class Relay(Generic[C]):
         self._soon(lambda: self._tasks.start(name, self._guarded(work)))
 
     async def in_pool(self, work: Callable[[], None]) -> None:
-        await self._driver.run(self.guard, work)
+        async with self._hands:
+            await self._driver.run(self.guard, work)
 
     async def settle(
         self, op: Operation, verdict: Forward | Hold, channel: RelayedChannel, state: tuple[tuple[str, str], ...]

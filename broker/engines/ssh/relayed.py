@@ -151,8 +151,7 @@ class RelayedChannel:
                 case "signal":
                     self._answer(request, ok=self._signalled(messages.parse_text(request.rest)))
                 case "subsystem":
-                    self._not_offered(request.name, messages.parse_text(request.rest))
-                    self._answer(request, ok=False)
+                    self._subsystem(request, messages.parse_text(request.rest))
                 case "x11-req" | "auth-agent-req@openssh.com":
                     self._not_offered(request.name)
                     self._answer(request, ok=False)
@@ -165,7 +164,7 @@ class RelayedChannel:
         self.inward.took(len(data))
         if kind != messages.STDOUT or self._stage is Stage.ASKING:
             raise RemoteViolation("data where there is none")
-        if self._deaf and _INTERRUPT in data:
+        if self._deaf and self.asked.terminal is not None and _INTERRUPT in data:
             self.withdraw("the client interrupted it")
         if not self._deaf and self._stage is not Stage.OVER:
             if self._input is not None:
@@ -263,9 +262,12 @@ class RelayedChannel:
                 self._exit_tag = f"exit {messages.parse_exit_status(request.rest)}"
                 self._exit = partial(self.client.ask, request.name, request.rest)
             elif request.name == "exit-signal":
-                name = messages.parse_exit_signal(request.rest)
-                self._exit_tag = f"signal {name}" if asking.is_signal(name) else "signal"
-                self._exit = partial(self.client.ask, request.name, request.rest)
+                name, dumped = messages.parse_exit_signal(request.rest)
+                # Its message is text from the target that no mask saw and no record has.
+                plain = asking.is_signal(name)
+                self._exit_tag = f"signal {name}" if plain else "signal"
+                told = messages.encode_exit_signal(name if plain else _END, dumped=dumped)
+                self._exit = partial(self.client.ask, request.name, told)
             elif request.want_reply:
                 self.target.reply(ok=False)
 
@@ -423,6 +425,19 @@ class RelayedChannel:
         elif self._stage is Stage.RUNNING:
             self.target.ask("signal", messages.string(name))
         return self._stage is Stage.RUNNING
+
+    def _subsystem(self, request: messages.ChannelRequest, name: str) -> None:
+        """Refuse it as a program is refused, in our words: OpenSSH's clients drop what stands on a channel whose
+        request failed, and scp would say that the connection closed."""
+        self._answer(request, ok=self._asking)
+        if not self._asking:
+            return
+        self._stage = Stage.JUDGED
+        if self.relay.refusal is not None:
+            self._end(refusals.line(self.relay.refusal), refusals.ENDED)
+            return
+        self._not_offered(request.name, name)
+        self._end(refusals.subsystem(name), refusals.BLOCKED)
 
     def _not_offered(self, what: str, detail: str = "") -> None:
         """Record what is refused, whoever asks; the client hears it in the protocol's own words."""

@@ -22,6 +22,7 @@ from broker.engines.flow import Connection, Door, Driver
 from broker.engines.opening import Opening
 from broker.engines.ssh import refusals
 from broker.engines.ssh.authentication import Authentication, Authorities, Proved
+from broker.engines.ssh.exchanges import Turns
 from broker.engines.ssh.keys import OwnKey, make_key
 from broker.engines.ssh.masks import Configuration, StreamMasks
 from broker.engines.ssh.relay import Relay
@@ -61,6 +62,7 @@ class SshEngine(Generic[C]):
         self._authorities = authorities
         self._host_key = host_key
         self._clock = clock
+        self._turns = Turns(clock)
         self._tasks = Tasks()
         self._opening = Opening(door=door, driver=driver, tasks=self._tasks)
         self._relays: set[Relay[C]] = set()
@@ -68,7 +70,7 @@ class SshEngine(Generic[C]):
 
     async def serve(self, accepted: Accepted) -> str:
         """Serve one accepted transport, whose greeting was sent by its listener; see ``accepted.Engine``."""
-        client = _Client(self._clock)
+        client = _Client(self._clock, self._turns)
         proving = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout_at(accepted.deadline):
@@ -169,15 +171,16 @@ class SshEngine(Generic[C]):
 class _Client:
     """The client's transport and its end."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, turns: Turns) -> None:
         self._clock = clock
+        self._turns = turns
         self._loop = asyncio.get_running_loop()
         self._transport: SshTransport | None = None
         self.gone = asyncio.Event()
 
     def begin(self, accepted: Accepted, host_key: paramiko.PKey, authentication: Authentication) -> SshTransport:
         """Start the server's side."""
-        transport = SshTransport(accepted.socket, clock=self._clock, on_ended=self._ended)
+        transport = SshTransport(accepted.socket, clock=self._clock, on_ended=self._ended, turns=self._turns)
         self._transport = transport
         transport.greet()
         transport.add_server_key(host_key)

@@ -8,8 +8,9 @@ What paramiko does: version, key exchange, ciphers, MACs, rekeying, authenticati
 - *Sending while keys are exchanged* (RFC 4253 section 7.1 forbids it): its senders wait, up to 30 s. In a relay both
   sides reach their rekeying bound with the same byte, so each reading thread would wait for the other's. Messages are
   kept here instead, in order, and leave with the new keys.
-- *Bounds before authentication*: the length of a packet and of the version line, and the counts in EXT_INFO and in
-  INFO_RESPONSE (four bytes that make its parser loop four thousand million times) have none there.
+- *Bounds before authentication*: the length of a packet and of the version line, the number of packets and of key
+  exchanges, and the counts in EXT_INFO and in INFO_RESPONSE (four bytes that make its parser loop four thousand million
+  times) have none there.
 
 Rules: algorithms are a closed list without CBC, SHA-1, NIST curves for key exchange with clients, or compression;
 whatever ends the transport ends in ``on_ended``, once; nothing of paramiko's log is written, since it quotes the peer.
@@ -34,6 +35,7 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from broker.engines.ssh.endpoint import Endpoint
+from broker.engines.ssh.exchanges import Group16, Turns
 from broker.wire.ssh import messages
 from broker.wire.violation import RemoteViolation
 from chalicelib.domain.clock import Clock
@@ -46,6 +48,7 @@ GREETING: Final = f"{VERSION}\r\n".encode()
 MAX_PACKET: Final = 256 * 1024  # OpenSSH's own bound (packet.c, PACKET_MAX_SIZE); a key exchange needs far less
 MAX_LINE: Final = 255  # RFC 4253 section 4.2
 MAX_KEPT: Final = 4096  # messages kept while keys are exchanged; data waits elsewhere (``open``), so these are short
+MAX_STRANGE: Final = 256  # messages before authentication: 64 requests for it, signed and unsigned, and room
 MAX_EARLY: Final = 64  # channels and requests of a client whose session is still being opened
 # A thread that reads nothing wakes this often: paramiko's own ten times a second is a tenth of a core for 300 sessions.
 WAKE_S: Final = 1.0
@@ -142,6 +145,15 @@ class _Packets(Packetizer):
     """paramiko's packets, with bounds."""
 
     greeting = b""  # what was sent before this began
+    strange: int | None = None  # how many messages of a stranger's are still read; None: it is no stranger
+
+    def read_message(self) -> tuple[int, Message]:
+        if self.strange is not None:
+            if self.strange == 0:
+                raise RemoteViolation("too much was said before authentication")
+            self.strange -= 1
+        found: tuple[int, Message] = super().read_message()
+        return found
 
     def read_all(self, n: int, check_rekey: bool = False) -> bytes:
         if n > MAX_PACKET:
@@ -179,6 +191,7 @@ class _ServerAuth(AuthHandler):
         super()._send_auth_result(username, method, result)  # type: ignore[misc]
         self.auth_fail_count = 0
         if self.authenticated:
+            cast(_Packets, self.transport.packetizer).strange = None
             gatekeeper.proved(username, method)
         elif gatekeeper.exhausted():
             self._disconnect_no_more_auth()  # type: ignore[attr-defined]
@@ -204,7 +217,11 @@ class SshTransport(paramiko.Transport):
     _preferred_keys: ClassVar[tuple[str, ...]] = _KEYS
     _preferred_pubkeys = _KEYS
     _preferred_compression = ("none",)
-    _kex_info: ClassVar[Any] = {**paramiko.Transport._kex_info, "curve25519-sha256": KexCurve25519}  # type: ignore[attr-defined]
+    _kex_info: ClassVar[Any] = {
+        **paramiko.Transport._kex_info,  # type: ignore[attr-defined]
+        "curve25519-sha256": KexCurve25519,
+        Group16.name: Group16,
+    }
     _channel_handler_table: ClassVar[Any] = {
         messages.DATA: lambda endpoint, m: endpoint.take_data(m.get_remainder()),
         messages.EXTENDED_DATA: lambda endpoint, m: endpoint.take_extended(m.get_remainder()),
@@ -217,13 +234,23 @@ class SshTransport(paramiko.Transport):
     }
 
     def __init__(
-        self, sock: socket.socket, *, clock: Clock, on_ended: Callable[[], None], to_target: bool = False
+        self,
+        sock: socket.socket,
+        *,
+        clock: Clock,
+        on_ended: Callable[[], None],
+        to_target: bool = False,
+        turns: Turns | None = None,
     ) -> None:
-        """``on_ended`` is called once, in the transport's thread, however it ends."""
+        """``on_ended`` is called once, in the transport's thread, however it ends. ``turns``: shared by all strangers,
+        for the key exchanges that are dear; a transport's own without."""
         _quiet.setLevel(logging.CRITICAL + 1)
         _watch(sock)
         self._preferred_kex = _KEX_TO_TARGETS if to_target else _KEX
         super().__init__(sock, packetizer_class=_Packets)
+        if not to_target:
+            cast(_Packets, self.packetizer).strange = MAX_STRANGE
+        self.turns = turns if turns is not None else Turns(clock)
         self._clock = clock
         self._on_ended = on_ended
         self._channels = _Channels()
@@ -338,6 +365,11 @@ class SshTransport(paramiko.Transport):
             self.cut()  # its own thread says so to the owner; whose thread this is may be another transport's
         finally:
             self._writing_since_s = None
+
+    def _negotiate_keys(self, m: Message) -> None:
+        if self.server_mode and self.initial_kex_done and not self.is_authenticated():
+            raise RemoteViolation("keys were exchanged again before authentication")
+        super()._negotiate_keys(m)  # type: ignore[misc]
 
     def _parse_newkeys(self, m: Message) -> None:
         if self.server_mode and self.auth_handler is None:

@@ -232,14 +232,14 @@ def parse_exit_status(rest: bytes) -> int:
     return parse_adjust(rest)
 
 
-def parse_exit_signal(rest: bytes) -> str:
-    """Return the signal's name; the rest (core dumped, message, language) is passed on as it is."""
+def parse_exit_signal(rest: bytes) -> tuple[str, bool]:
+    """Return the signal's name and whether it dumped core; the message that follows is the peer's own text."""
     fields = Fields(rest)
-    name = fields.text()
-    fields.boolean()
+    name, dumped = fields.text(), fields.boolean()
     fields.string()
     fields.string()
-    return name
+    fields.end()
+    return name, dumped
 
 
 def parse_address(rest: bytes) -> str:
@@ -302,3 +302,7 @@ def encode_size(size: Size) -> bytes:
 
 def encode_exit_status(status: int) -> bytes:
     return struct.pack(">I", status)
+
+
+def encode_exit_signal(name: str, *, dumped: bool) -> bytes:
+    return string(name) + bytes((dumped,)) + string("") + string("")

@@ -27,13 +27,15 @@ from chalicelib.config.model import Finding
 
 LIFETIME_S: Final = 3607  # an hour is what pods ask for by default; for the default mount kubelet adds seven seconds
 _API_SERVER: Final = "kubernetes.default"  # of the names under which every cluster's API server knows itself
+_NAMESPACE: Final = "kubernetes.io/namespace"
+_ACCOUNT_UID: Final = "kubernetes.io/serviceaccount/uid"
 _CLAIMS: Final = Claims(
     algorithms=("RS256", "ES256"),
     many_tenants=False,  # its issuer vouches for one cluster, which is yours; require says which of its namespaces
     tenant_claims=(),
     require=(),
     forbid=(),
-    subject=("kubernetes.io/namespace", "kubernetes.io/serviceaccount/uid"),
+    subject=(_NAMESPACE, _ACCOUNT_UID),
     run=("kubernetes.io/pod/uid",),
     display=("kubernetes.io/namespace", "kubernetes.io/serviceaccount/name"),
     accountable=(),
@@ -45,6 +47,7 @@ _CLAIMS: Final = Claims(
     ignore=("sub", "kubernetes.io/node/uid", "kubernetes.io/warnafter"),
     max_lifetime_s=LIFETIME_S,
 )
+_KNOWN: Final = frozenset((*_CLAIMS.subject, *_CLAIMS.run, *_CLAIMS.display, *_CLAIMS.keep, *_CLAIMS.ignore))
 
 
 class KubernetesIssuer(WorkloadIssuer):
@@ -75,7 +78,17 @@ class KubernetesIssuer(WorkloadIssuer):
         return self.url, self.jwks_uri or f"{self.url}/openid/v1/jwks"
 
     def findings(self, path: Path) -> Iterator[Finding]:
-        """Yield what would take any pod's token for the API server as one for us."""
+        """Yield what would take any pod's token for the API server as one for us, claims that no such token has, and
+        teams that whoever has a namespace of the cluster joins by naming a service account so."""
+        yield from self._unknown_claims(path)
+        one_namespace = any(len(names) == 1 for claim, names in self.require.items() if claim == _NAMESPACE)
+        for number, entry in enumerate(self.teams):
+            if not one_namespace and not {_NAMESPACE, _ACCOUNT_UID} & set(entry.when):
+                yield Finding(
+                    path=(*path, "teams", number, "when"),
+                    message=f"the team {entry.team} takes a service account of that name in any namespace",
+                    remedy=f"Add {_NAMESPACE} or {_ACCOUNT_UID} to when, or require one namespace.",
+                )
         host = self.audience.removeprefix("https://").partition("/")[0].partition(":")[0]
         if self.audience == self.url or host == _API_SERVER or host.startswith(f"{_API_SERVER}."):
             yield Finding(
@@ -83,3 +96,17 @@ class KubernetesIssuer(WorkloadIssuer):
                 message=f"the audience {self.audience!r} is the API server's own, which tokens in every pod have",
                 remedy="Use your API's own origin, and the same as the audience of the pods' projected token.",
             )
+
+    def _unknown_claims(self, path: Path) -> Iterator[Finding]:
+        """Yield names that are misspelt: a team that nobody is in makes a ``forbid`` that never applies."""
+        places: list[tuple[Path, str]] = [((*path, key), key) for key in ("require", "forbid")]
+        named = [(place, claim) for place, key in places for claim in getattr(self, key)]
+        for number, entry in enumerate(self.teams):
+            named += [((*path, "teams", number, "when"), claim) for claim in entry.when]
+        for place, claim in named:
+            if claim not in _KNOWN:
+                yield Finding(
+                    path=(*place, claim),
+                    message=f"no projected token has the claim {claim!r}, so this never holds",
+                    remedy=f"Name one of: {', '.join(sorted(_KNOWN))}.",
+                )

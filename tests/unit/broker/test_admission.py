@@ -310,6 +310,31 @@ def test_an_ask_of_another_session_is_refused() -> None:
     _refused(world, ProofInvalid)
 
 
+def test_an_approval_does_not_follow_a_session_to_another_actor() -> None:
+    """Attack: whoever can write the table makes an approved session a child's, which nobody would have approved."""
+    world = approved_session()
+    world.answer(world.ask_for_session((DBA,)), "dora")
+    world.delegate("*")
+    _refused(world, ProofInvalid)
+
+
+@pytest.mark.parametrize("changed", [{"duration_s": 7200}, {"reason": "another"}])
+def test_an_approved_request_that_was_rewritten_is_refused(changed: dict[str, Any]) -> None:
+    """Attack: people approved an hour for one reason, and the row says more by now."""
+    world = approved_session()
+    world.answer(world.ask_for_session((DBA,)), "dora")
+    world.change_session(request=replace(world.session.request, **changed))
+    _refused(world, ProofInvalid)
+
+
+def test_a_grant_moved_to_another_login_is_refused() -> None:
+    """Somebody with the table's rights gives a session a login that it did not ask for."""
+    world = World()
+    assert world.session.grant is not None
+    world.change_session(grant=replace(world.session.grant, principal="superuser"))
+    _refused(world, ProofInvalid)
+
+
 def test_a_rule_that_wants_more_people_by_now_is_not_met() -> None:
     """What is required is read from the newest configuration, not from the old ask."""
     world = approved_session()

@@ -103,6 +103,22 @@ def test_the_question_says_all_that_the_answer_must_be_bound_to() -> None:
     assert ask.digest == question.digest()
 
 
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        ("ssh:shell", "the account's shell: what it shows is recorded, what is typed into it is not judged"),
+        ("ssh:opaque", "an empty line"),
+    ],
+)
+def test_what_has_no_text_of_its_own_is_asked_in_words(action: str, shown: str) -> None:
+    """An empty text fits no card, and nobody could ever approve a shell; the record keeps it empty."""
+    world = World()
+    world.policy.outcomes[action] = world.policy.outcomes["sql:write"]
+    op = operation(action, "")
+    assert held(world, op=op).ask.question.text == shown
+    assert op.text == ""
+
+
 def test_approve_x_try_y() -> None:
     """P4: an approval of X is no approval of Y, nor of X again: each is held anew, under another digest."""
     world = World()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.domain.errors import AccessError, leaf_errors
-from countersign.failures import Exit, exit_of
+from chalicelib.domain.errors import AccessError, NotFound, StoreUnavailable, leaf_errors
+from countersign.failures import Exit, exit_of, failure_of
 
 EXPECTED = {
     Exit.USAGE: "bad_request unsupported_media_type body_too_large unsupported_grant_type invalid_target conflict "
@@ -34,6 +34,13 @@ def test_a_code_that_nobody_knows_falls_back_to_the_status(status: int, expected
     """API Gateway's own answers have no code of ours; nor has a newer service's."""
     assert exit_of("", status) == expected
     assert exit_of("from_the_future", status) == expected
+
+
+def test_a_refusal_in_this_process_has_a_next_step_for_who_sits_here() -> None:
+    """An auditor without AWS credentials, or with a wrong id, is not sent to the targets of a client of the service."""
+    assert failure_of(NotFound("there is no such session")).hint == "Check the id."
+    assert "credentials" in failure_of(StoreUnavailable("a store could not be reached")).hint
+    assert failure_of(NotFound("x", hint="Look here.")).hint == "Look here.", "what is said for the case itself stays"
 
 
 def test_the_documented_numbers() -> None:

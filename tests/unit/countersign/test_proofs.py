@@ -68,3 +68,8 @@ def test_another_kind_of_key_is_none(private: ec.EllipticCurvePrivateKey | ed255
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     with pytest.raises(ValueError, match="P-256"):
         OwnKey.from_pem(pem)
+
+
+def test_no_thumbprint_is_read_as_an_option() -> None:
+    """One key in 64 would begin with ``-``: `countersign delegate --key -x...` is a usage error, now and then."""
+    assert not [key for key in (OwnKey.new() for _ in range(600)) if key.thumbprint.startswith("-")]

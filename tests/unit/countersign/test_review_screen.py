@@ -94,7 +94,8 @@ SESSION = ReviewedSession(
     principal="orders_app",
     reason="migration 42",
     status="closed",
-    close_reason="",
+    close_reason="closed_by_owner",
+    closed_at=START + timedelta(minutes=2),
     requested_at=START,
     granted_at=START + timedelta(minutes=1),
     expires_at=START + timedelta(hours=1),
@@ -193,7 +194,7 @@ def test_the_three_questions() -> None:
     assert "acme/orders main  attested by https://token.actions" in text
     assert "behind the run: Dave Dunn (gh:actor_id:1001)" in text
     assert "asked at 09:30:00; approved by Alice Adams (alice) at 09:31:00" in text
-    assert "granted by orders-pipeline-opens + prod-open; until 10:30:00" in text
+    assert "granted by orders-pipeline-opens + prod-open; until 10:30:00, closed at 09:32:00" in text
     assert "allowed by orders-pipeline-works + pii, none required; recorded" in text
     assert "blocked by prod-no-ddl; recorded" in text
     assert "approved by Alice Adams (alice) at 09:31:00; prod-write; recorded" in text
@@ -247,7 +248,8 @@ def test_what_was_revoked_is_said_at_its_place_and_once_at_the_top() -> None:
     [
         (replace(REVIEW, hops=(ROOT, replace(TARGET, assurance="bearer"))), "with its secret alone"),
         (with_operations(replace(SELECT, actions=("ssh:shell",))), "ran 1 opaque operation"),
-        (with_operations(replace(SELECT, status="unknown")), "1 operation of which nobody knows"),
+        (with_operations(replace(SELECT, status="unknown")), "ended while 1 operation ran: how much"),
+        (with_operations(replace(SELECT, status="")), "1 operation of which no end was recorded"),
         (replace(REVIEW, accountable=()), "its trigger is unknown"),
         (replace(REVIEW, sessions=(replace(SESSION, revoked=REVOCATION),)), "was revoked at 09:35:00 by carol"),
     ],
@@ -256,6 +258,22 @@ def test_what_is_unusual_stands_first(review: AccessReview, words: str) -> None:
     """A reader who stops after the first lines has seen what an auditor would ask about."""
     text = shown(review)
     assert words in text[: text.index("WHO INITIATED IT")].replace("\n    ", " ")
+
+
+def test_what_is_so_for_many_is_said_once() -> None:
+    """Every PostgreSQL session is entered by its secret: a line for each would hide the one that matters."""
+    sessions = tuple(replace(SESSION, id=f"ses_{n}") for n in range(5))
+    again = replace(DEPLOY, id="hop_7")
+    text = shown(replace(REVIEW, hops=(ROOT, replace(TARGET, assurance="bearer"), DEPLOY, again), sessions=sessions))
+    unusual = text[text.index("UNUSUAL") : text.index("WHO INITIATED IT")].splitlines()[1:-1]
+    assert [line.split(":")[0].strip() for line in unusual] == ["deploy-svc is vouched (2 hops)", "orders-prod"]
+    assert "5 sessions were entered with their secret alone" in unusual[1]
+
+
+def test_what_was_refused_is_no_opaque_operation_that_ran() -> None:
+    """A line that nobody could read and that was blocked did nothing: it is no news at the top."""
+    refused = replace(SELECT, actions=("ssh:opaque",), verdict="block", status="")
+    assert "UNUSUAL" not in shown(with_operations(refused))
 
 
 def test_a_hop_or_session_that_hangs_on_nothing_is_shown() -> None:
@@ -372,7 +390,8 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
         (replace(DELETE, approvals=()), "approved by nobody"),
         (replace(SELECT, rules=()), "allowed by no rule, none required"),
         (replace(DROP, code="mask_written_back"), "blocked by prod-no-ddl (mask_written_back)"),
-        (replace(DELETE, status="unknown", tag=""), "unknown"),
+        (replace(DELETE, status="unknown", tag=""), "cut off"),
+        (replace(DELETE, status="unknown", tag="grant_revoked"), "cut off: grant_revoked"),
         (replace(SELECT, status="error", sqlstate="42P01", tag=""), "error 42P01"),
         (replace(SELECT, status=""), "outcome unknown"),
         (replace(SELECT, status="error", tag="exit 3"), "error exit 3"),

@@ -35,7 +35,8 @@ def connect(host: str = "broker.example", port: int = 2222, user: str = SESSION)
 
 
 GOOD = ssh_config(connect(), "db-prod", FOLDER)
-WORDS = [line.split(" ")[0] for line in GOOD.splitlines()[1:] for line in [line.strip()]]
+HEADS = ("Host", "Match")
+WORDS = [line.split()[0] for line in GOOD.splitlines()]
 # What ssh's own parser reads as more than one word, line or value, among what it does not.
 hostile = st.text(alphabet=st.sampled_from("ab0.-:_/ \t\n\r\0\"'=%$~#\\,*!?@é\u2028"), max_size=24) | st.text(
     max_size=24
@@ -50,11 +51,15 @@ def test_no_value_becomes_a_line_or_an_option(host: str, user: str, target: str,
         text = ssh_config(connect(host, port, user), target, FOLDER)
     except Failure:
         return
-    first, *rest = text.split("\n")
-    assert first == f"Host {target}"
-    assert rest.pop() == ""
-    assert [line.strip().split(" ")[0] for line in rest] == WORDS
-    assert all(line.startswith("    ") and len(line.split()) == 2 for line in rest)
+    lines = text.split("\n")
+    assert lines.pop() == ""
+    assert [line.split()[0] for line in lines] == WORDS
+    heads = [line for line in lines if line.startswith(HEADS)]
+    assert heads == [f"Host {target}", f'Match originalhost {target} user "!{user},*"', f"Host {target}"]
+    rest = [line for line in lines if not line.startswith(HEADS)]
+    (refusal,) = [line for line in rest if "ProxyCommand" in line and not line.endswith(" none")]
+    assert refusal == next(line for line in GOOD.split("\n") if "/bin/sh" in line).replace("db-prod", target)
+    assert all(line.startswith("    ") and len(line.split()) == 2 for line in rest if line != refusal)
     assert not set(host) & set("%$~#\"' \\\t\r\n")
 
 

@@ -200,7 +200,7 @@ def test_a_job_is_never_the_person_who_logged_in_on_its_runner(api: ApiServer) -
     issued = Issued(token=Secret(token_of("")), kind=ID_TOKEN_TYPE, run="")
     tokens(api, {}, WaitingClock()).begin(issued)
     assert tokens(api, {}, WaitingClock()).held().txn == TXN, "the person's own terminal"
-    with pytest.raises(Failure, match="no token that says who this job is"):
+    with pytest.raises(Failure, match="no token that says who this is"):
         tokens(api, {"CI": "true"}, WaitingClock()).held()
 
 

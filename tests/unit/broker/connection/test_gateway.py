@@ -21,9 +21,10 @@ from chalicelib.domain.errors import (
     RecordingUnavailable,
     StoreUnavailable,
 )
+from chalicelib.domain.operation import Block
 from chalicelib.domain.recording import segment_key
 from chalicelib.identity.jws import verify_hop
-from tests.fakes.broker import MINT, PEER, World
+from tests.fakes.broker import MINT, PEER, World, operation
 
 
 def only_row(world: World) -> ConnectionRow:
@@ -58,6 +59,21 @@ def test_the_target_hop_is_signed_linked_and_ours() -> None:
     assert hop.serial
     assert hop.evidence.token_id == row.id
     assert hop.expires_at == min(grant.expires_at, world.chain.leaf.expires_at)
+
+
+def test_a_revoked_target_hop_ends_its_own_connection_alone() -> None:
+    """The chain shows a hop for each connection; revoking one must not look done and end nothing."""
+    world = World()
+    revoked = world.connect()
+    hop = only_row(world).target_hop
+    other = world.connect()
+    world.revoke(f"hop:{hop}")
+    world.liveness.step()
+    assert isinstance(revoked.ending(), GrantRevoked)
+    verdict = revoked.submit(operation(), in_transaction=False)
+    assert isinstance(verdict, Block)
+    assert verdict.code == "grant_revoked"
+    assert other.ending() is None
 
 
 def test_mint_is_told_the_connection_and_nothing_else() -> None:

@@ -280,7 +280,8 @@ def test_one_spelling(name: str) -> None:
 
 def test_base64_with_bits_left_over() -> None:
     """The last character's unused bits make another line of the same certificate."""
-    lines = (sign_certificate(SIGNER, replace(WANTED, key_id="k" * length)) for length in range(1, 5))
+    # A signature's own length varies from one to the next, so the length that leaves bits over is looked for.
+    lines = (sign_certificate(SIGNER, replace(WANTED, key_id="k" * length)) for length in range(1, 100))
     padded = next(line for line in lines if line.endswith("="))
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
     body = padded.rstrip("=")

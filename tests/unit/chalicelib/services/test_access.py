@@ -8,8 +8,8 @@ import pytest
 
 from chalicelib.domain.chain import Chain
 from chalicelib.domain.errors import NotFound
-from chalicelib.domain.identity import Identity
-from chalicelib.services.access import CHAIN_DELEGATE, excluded_people, service_question
+from chalicelib.domain.identity import Assurance, Identity
+from chalicelib.services.access import CHAIN_DELEGATE, excluded_people, service_question, trigger_known
 from chalicelib.services.identify import Caller
 from chalicelib.services.standing import owned
 from tests.fakes import samples
@@ -27,6 +27,37 @@ def test_the_people_behind_a_childs_own_run_may_not_approve_it() -> None:
     child = dataclasses.replace(samples.child(root), accountable=("gh:actor_id:1001",))
     assert excluded_people(bundle, Chain(hops=(root,))) == ()
     assert excluded_people(bundle, Chain(hops=(root, child))) == ("dave",)
+
+
+@pytest.mark.parametrize(
+    ("accountable", "known"),
+    [
+        pytest.param(("gh:actor_id:1001",), True, id="a person of ours"),
+        pytest.param(("gh:actor_id:6666",), False, id="an alias of nobody"),
+        pytest.param((), False, id="an issuer that names people, and not this time"),
+    ],
+)
+def test_a_childs_own_run_that_nobody_is_known_behind_takes_two(accountable: tuple[str, ...], known: bool) -> None:
+    """Attack: an approver's own scheduled or re-run pipeline is let in below somebody else's run; its token names
+    nobody who could be excluded, and the approver's one click would do."""
+    bundle = ControlPlane().bundles.current()
+    root = dataclasses.replace(samples.origin(), accountable=("gh:actor_id:1001",))
+    actor = dataclasses.replace(root.actor, subject="9001:702")
+    attested = dataclasses.replace(root.evidence, assurance=Assurance.ATTESTED)
+    child = dataclasses.replace(samples.child(root), actor=actor, evidence=attested, accountable=accountable)
+    assert trigger_known(bundle, Chain(hops=(root, child))) is known
+
+
+def test_a_child_that_nobody_starts_leaves_the_trigger_known() -> None:
+    """A pod's issuer never names people, and a key's parent is who is known: the run's own people are then all."""
+    bundle = ControlPlane().bundles.current()
+    root = dataclasses.replace(samples.origin(), accountable=("gh:actor_id:1001",))
+    pod = dataclasses.replace(root.actor, issuer=TOOLS_ISSUER, subject="schema-tool")
+    for assurance in Assurance:
+        evidence = dataclasses.replace(root.evidence, assurance=assurance)
+        child = dataclasses.replace(samples.child(root), actor=pod, evidence=evidence, accountable=())
+        assert trigger_known(bundle, Chain(hops=(root, child)))
+    assert not trigger_known(bundle, Chain(hops=(dataclasses.replace(root, accountable=()),)))
 
 
 def test_a_person_who_acts_in_the_chain_may_not_approve_it() -> None:

@@ -45,6 +45,7 @@ class Opened:
         assert answer.status_code in (201, 202), answer.json_body
         self.session_id = SessionId(answer.json_body["session_id"])
         self.public_key = new_public_key()
+        self.method, self.path = "POST", ""
 
     @property
     def session(self) -> Session:
@@ -58,8 +59,8 @@ class Opened:
         self.change(grant=replace(self.session.grant, **changed))
 
     def certify(self, *, token: str = "", key: Key | None = None) -> Certified:
-        path = f"/v1/sessions/{self.session_id}/certificate"
-        presented = self.plane.presented(token or self.token, "POST", path, key or self.key)
+        path = self.path or f"/v1/sessions/{self.session_id}/certificate"
+        presented = self.plane.presented(token or self.token, self.method, path, key or self.key)
         work = sign_services(self.plane.parts, self.plane.issuer_keys)
         return work.certify(presented, self.session_id, self.public_key)
 
@@ -119,6 +120,11 @@ def _a_child(opened: Opened) -> None:
     opened.key = key
 
 
+def _another_request(opened: Opened, method: str, path: str) -> None:
+    """A stolen API role has what the caller presented with some other request, and a key of its own."""
+    opened.method, opened.path = method, path
+
+
 def _not_a_session(opened: Opened) -> None:
     opened.session_id = SessionId("../../etc/passwd")
 
@@ -154,6 +160,15 @@ ATTACKS: dict[str, tuple[Callable[[Opened], object], type[AccessError]]] = {
     "a delegate of the session's owner": (_a_child, NotFound),
     "an id that is a path": (_not_a_session, NotFound),
     "a session that is not there": (_nobodys, NotFound),
+    "a proof for a look at the targets": (lambda o: _another_request(o, "GET", "/v1/targets"), KeyProofInvalid),
+    "a proof for a look at the session": (
+        lambda o: _another_request(o, "GET", f"/v1/sessions/{o.session_id}"),
+        KeyProofInvalid,
+    ),
+    "a proof for another session's certificate": (
+        lambda o: _another_request(o, "POST", "/v1/sessions/ses_01k9vq3v5000000000000000aa/certificate"),
+        KeyProofInvalid,
+    ),
     "a token that was narrowed to something else": (_a_narrower_token, PolicyDenied),
     "a session that waits for people": (lambda o: o.change(status="pending", grant=None), Conflict),
     "a session that is closed": (

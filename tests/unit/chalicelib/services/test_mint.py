@@ -30,6 +30,7 @@ from chalicelib.domain.target import Credential
 from chalicelib.identity.jws import sign_hop
 from chalicelib.identity.ssh_certificates import UserCertificate, certificate_serial, verify_certificate
 from tests.fakes.control_plane import FILES, ControlPlane
+from tests.fakes.keys import Key
 from tests.unit.chalicelib.services.ssh_targets import SSH_FILES, new_public_key
 
 PASSWORD = "the-targets-own-password"
@@ -60,7 +61,7 @@ class Opened:
 
     def put_hop(self, *, key: str = "record", **changed: Any) -> Hop:
         """Put the target hop as the broker does, changed, signed by ``key``."""
-        (parent,) = (hop for hop in self.stores.chains.rows.values() if hop.kind is HopKind.ORIGIN)
+        parent = next(hop for hop in self.stores.chains.rows.values() if hop.kind is HopKind.ORIGIN)
         now = self.plane.clock.now()
         hop = Hop(
             txn=parent.txn,
@@ -233,6 +234,22 @@ def _withdrawn(opened: Opened) -> None:
         opened.stores.uses.rows[key] = replace(use, kind=UseKind.WITHDRAWN)
 
 
+def _moved_to_a_child(opened: Opened) -> None:
+    """What a stolen API role could write: the session that people approved for one actor, as another's of the chain,
+    with a target hop that the broker then signs under it."""
+    plane, key, parent = opened.plane, Key(), Key()
+    (hop,) = (hop for hop in opened.stores.chains.rows.values() if hop.kind is HopKind.ORIGIN)
+    plane.child(plane.token(run_id="5002", key=parent), key, by=parent)
+    child = next(hop for hop in opened.stores.chains.rows.values() if hop.kind is HopKind.DELEGATE)
+    moved = sign_hop(
+        opened.stores.signer("token"),
+        replace(child, txn=hop.txn, parent=hop.id, parent_sha256=hop.sha256(), originator=hop.originator),
+    )
+    opened.stores.chains.put(moved)
+    opened.change_session(leaf_hop=moved.id, actor=moved.actor)
+    _hop_of(opened, txn=hop.txn, parent=moved.id, parent_sha256=moved.sha256(), depth=2, originator=hop.originator)
+
+
 def _other_rules(opened: Opened) -> None:
     closed = '@id("closed") forbid (principal, action, resource == Target::"orders-prod");\n'
     opened.plane.bundles.activate(policy=FILES["policies/main.cedar"] + closed)
@@ -293,6 +310,7 @@ ATTACKS: dict[str, tuple[Callable[[Opened], object], type[AccessError]]] = {
     "answers that nobody signed": (_forged_answers, ProofInvalid),
     "no answers": (lambda o: o.stores.answers.rows.clear(), ProofInvalid),
     "an approval that was withdrawn": (_withdrawn, ProofInvalid),
+    "an approval of what another actor asked": (_moved_to_a_child, ProofInvalid),
     "an approval that was never used": (lambda o: o.stores.uses.rows.clear(), ProofInvalid),
     "a grant that the API's role made up": (_granted_without_asking, PolicyDenied),
     "a grant that names approvals it has not": (_grant_names_rules_it_has_not, PolicyDenied),

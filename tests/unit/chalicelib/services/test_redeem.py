@@ -28,7 +28,7 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.identity import Assurance
 from chalicelib.identity.jws import sign_hop, verify_hop
 from chalicelib.services.exchange import GRANT_TYPE, TICKET_TYPE
-from tests.fakes.control_plane import PUBLIC_URL, TOOLS_ISSUER, ControlPlane
+from tests.fakes.control_plane import FILES, PUBLIC_URL, TOOLS_ISSUER, ControlPlane
 from tests.fakes.keys import Key
 
 TOOL: dict[str, Any] = {"issuer": TOOLS_ISSUER, "claims": {"sub": "schema-tool"}}
@@ -503,6 +503,23 @@ def test_two_who_complete_one_redemption_make_one_hop(plane: ControlPlane) -> No
     assert [hop.depth for hop in plane.stores.chains.rows.values()] == [0, 1, 1]
 
 
+def test_what_is_forbidden_to_a_branch_is_forbidden_to_the_keys_that_it_vouches_for(plane: ControlPlane) -> None:
+    """Attack: a job of a branch that may not open the target lets in a key of its own, which has its teams, and of
+    which no rule knows the branch."""
+    rule = (
+        '@id("main-only") forbid (principal, action == Action::"session:open", resource)'
+        ' when { principal.hasTag("ref") && principal.getTag("ref") != "refs/heads/main" };'
+    )
+    plane.bundles.activate(policy=FILES["policies/main.cedar"] + rule)
+    for ref, run, status in (("refs/heads/main", "6001", 201), ("refs/heads/feature", "6002", 403)):
+        parent, child, grandchild = Key(), Key(), Key()
+        root = plane.token(key=parent, ref=ref, run_id=run)
+        token = plane.child(root, child, by=parent)
+        below = plane.child(token, grandchild, by=child)
+        for text, key in ((root, parent), (token, child), (below, grandchild)):
+            assert plane.ask(text, "orders-dev", by=key).status_code == status
+
+
 def test_a_replayed_ticket_whose_use_was_deleted(plane: ControlPlane) -> None:
     """Attack: who can write the table takes the row of the use away. The hop that it became names the ticket."""
     family = Family(plane)
@@ -512,6 +529,19 @@ def test_a_replayed_ticket_whose_use_was_deleted(plane: ControlPlane) -> None:
         del plane.stores.once.rows[row]
     with pytest.raises(TicketInvalid):
         redeem(plane, ticket, family.child)
+
+
+def test_a_forged_use_of_a_ticket_puts_no_words_into_a_signed_hop(plane: ControlPlane) -> None:
+    """Attack: who can write the table writes a ticket's use before its redeemer comes, with an id that is lines and
+    escapes wherever it is shown: we would sign it as the hop's."""
+    family = Family(plane)
+    ticket = family.ticket()
+    (held,) = [row for name, row in plane.stores.once.rows.items() if name.startswith("ticket#")]
+    forged = json.dumps({"hop": "hop_x\n\x1b[2J", "key": family.child.thumbprint})
+    plane.stores.once.rows[f"redeemed#{json.loads(held[0])['id']}"] = (forged, held[1])
+    with pytest.raises(TicketInvalid):
+        redeem(plane, ticket, family.child)
+    assert len(plane.stores.chains.rows) == 1
 
 
 def test_one_ticket_redeemed_by_fifty_callers_has_one_winner(plane: ControlPlane) -> None:

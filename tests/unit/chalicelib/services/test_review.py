@@ -18,6 +18,7 @@ from chalicelib.domain.recording import Gap, segment_key
 from chalicelib.identity.jws import sign_answer, sign_hop
 from chalicelib.services.review import Review
 from chalicelib.services.reviewed import AccessReview, FindingKind, review_json
+from chalicelib.services.standing import CLOSED_BY_OWNER, CLOSED_BY_OWNER_WHY
 from tests.fakes.archive import DELETE, PEOPLE, Archive, Connected
 
 
@@ -106,6 +107,33 @@ def test_what_was_revoked_is_said_with_all_that_is_below_it() -> None:
     }
     assert [session.revoked and session.revoked.by for session in found.sessions] == ["dave", None]
     assert found.verified, "a revocation is a fact and no fault"
+
+
+def test_a_session_that_its_owner_closed_is_not_called_revoked() -> None:
+    """Closing is how every session ends; a review that calls each of them revoked hides the one that was."""
+    archive = Archive()
+    session, now = archive.stores.sessions.get(archive.orders.session_id), archive.clock.now()
+    assert session.actor.key == archive.root.actor.key
+    archive.stores.revocations.revoke(f"session:{session.id}", by=session.actor.key, why=CLOSED_BY_OWNER_WHY, at=now)
+    archive.stores.sessions.close(session.id, CLOSED_BY_OWNER, now)
+    closed = next(one for one in review(archive).sessions if one.id == session.id)
+    assert (closed.revoked, closed.close_reason, closed.closed_at) == (None, CLOSED_BY_OWNER, now)
+    archive.stores.revocations.revoke("target:orders-prod", by="carol", why="leak", at=now)
+    closed = next(one for one in review(archive).sessions if one.id == session.id)
+    assert closed.revoked is not None
+    assert closed.revoked.key == "target:orders-prod", "a close hides nothing else"
+
+
+@pytest.mark.parametrize(("by", "why"), [("carol", CLOSED_BY_OWNER_WHY), ("", "stop it"), ("carol", "stop it")])
+def test_a_revocation_does_not_hide_behind_the_close_that_follows_it(by: str, why: str) -> None:
+    """Attack: what was revoked in an incident is closed by its owner a second later, and looks like any other."""
+    archive = Archive()
+    session, now = archive.stores.sessions.get(archive.orders.session_id), archive.clock.now()
+    archive.stores.revocations.revoke(f"session:{session.id}", by=by or session.actor.key, why=why, at=now)
+    archive.stores.sessions.close(session.id, CLOSED_BY_OWNER, now)
+    found = next(one for one in review(archive).sessions if one.id == session.id)
+    assert found.revoked is not None
+    assert found.revoked.why == why
 
 
 @pytest.mark.parametrize("key", ["txn:{txn}", "identity:{issuer}#9001:700", "issuer:{issuer}"])

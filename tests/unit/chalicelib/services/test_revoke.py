@@ -161,6 +161,11 @@ def test_a_rule_that_wants_a_key_permits_no_bearer(tree: Tree) -> None:
         ("target", "orders-prod", ""),
         ("target", "orders-prod", "  "),
         ("target", "orders-prod", "a\nb"),
+        ("target", "orders-prod", "a\u2028b"),
+        ("target", "orders-prod", "a\u202eb"),
+        ("identity", "https://idp.example.com#a\u2028b", "x"),
+        ("identity", "https://idp.example.com#a\x9b2Jb", "x"),
+        ("identity", "https://idp.example.com#a\u202eb", "x"),
         ("target", "orders-prod", "x" * (MAX_WHY + 1)),
     ],
 )

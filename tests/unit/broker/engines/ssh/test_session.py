@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,33 +12,16 @@ import paramiko
 import pytest
 
 from broker.engines.ssh.transport import GREETING
+from broker.wire.ssh import messages
 from chalicelib.domain.errors import Limited, PolicyDenied, StoreUnavailable
-from chalicelib.domain.verifier import Verifier
+from chalicelib.domain.operation import Forward, Operation
 from dev.ssh_keys import make_key
 from tests.e2e.postgres_broker import wait_for
-from tests.e2e.ssh_broker import Identity, SshBroker, pointed_at, running_ssh_broker
-from tests.fakes.flow import LOGIN, block, forward, hold
-from tests.fakes.signer import MemoryKeys
+from tests.e2e.ssh_broker import Identity, SshBroker, pointed_at
+from tests.fakes.flow import block, forward, hold
 from tests.fakes.ssh_target import FakeSshTarget, Run
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def target() -> Iterator[FakeSshTarget]:
-    with FakeSshTarget() as running:
-        yield running
-
-
-@pytest.fixture
-def broker(target: FakeSshTarget) -> Iterator[SshBroker]:
-    with running_ssh_broker(target) as running:
-        yield running
-
-
-@pytest.fixture
-def identity(broker: SshBroker) -> Identity:
-    return broker.identity()
 
 
 def all_of(channel: paramiko.Channel) -> tuple[int, bytes, bytes]:
@@ -65,143 +48,6 @@ def run(broker: SshBroker, command: str, identity: Identity | None = None, *, st
 
 def outcomes(broker: SshBroker) -> list[tuple[str, str]]:
     return [(told["status"], told["tag"]) for told in broker.connection.told("outcome")]
-
-
-# -- who is let in -----------------------------------------------------------------------------------------------------
-
-
-def test_a_certificate_lets_in_bound_and_the_secret_does_not_bind(broker: SshBroker, identity: Identity) -> None:
-    """A secret may have been copied; only a key proves that the caller is who asked."""
-    assert run(broker, "uptime", identity)[0] == 0
-    assert broker.connection.bound
-    assert run(broker, "uptime")[0] == 0
-    assert not broker.connection.bound
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"before_s": -10},
-        {"after_s": 60},
-        {"keys": MemoryKeys()},
-        {"login": "ses_01k8zq5v9c3f7n2m4p6r8t0wx0"},
-        {"login": "root"},
-    ],
-    ids=["expired", "not yet valid", "foreign authority", "another session", "another login"],
-)
-def test_a_certificate_that_is_not_this_sessions(broker: SshBroker, wanted: dict[str, Any]) -> None:
-    """paramiko proves possession of the key alone: all of these are ours to refuse, in one word."""
-    login = wanted.pop("login", LOGIN)
-    public = make_key().public
-    certificate = broker.certificate(public, login=login, **wanted)
-    wrong = broker.identity(certificate=certificate)
-    with pytest.raises((paramiko.AuthenticationException, ValueError)), broker.client(wrong):
-        pass
-    assert broker.flow.connections == []
-
-
-def test_a_target_certificate_opens_no_session(broker: SshBroker) -> None:
-    """Both are ours, and each is for one side: what a target was shown must not open the broker."""
-    pair = make_key()
-    broker._write("both", pair.private)
-    broker._write("both-cert.pub", broker.minted(pair.public).certificate)
-    with pytest.raises(paramiko.AuthenticationException), broker.client(Identity(broker.folder / "both")):
-        pass
-    assert broker.flow.connections == []
-
-
-def test_a_plain_key_is_refused_and_not_counted(broker: SshBroker, identity: Identity) -> None:
-    """Clients offer the plain key before the certificate, and agents offer many."""
-    plain = [broker.identity(f"plain{number}", certificate="").key for number in range(10)]
-    with broker_transport(broker) as transport:
-        for key in plain:
-            with pytest.raises(paramiko.AuthenticationException):
-                transport.auth_publickey(LOGIN, key)
-        assert transport.auth_publickey(LOGIN, identity.key) == []
-
-
-def test_six_wrong_secrets_end_the_transport(broker: SshBroker) -> None:
-    """A guesser starts again from a new connection, at the price of a key exchange."""
-    with broker_transport(broker) as transport:
-        for number in range(6):
-            with pytest.raises(paramiko.AuthenticationException):
-                transport.auth_password(LOGIN, f"guess {number}", fallback=False)
-        wait_for(lambda: not transport.is_active())
-    assert broker.flow.connections == []
-
-
-def test_a_stranger_cannot_tell_a_session_that_is_not_there(broker: SshBroker) -> None:
-    """One answer for every cause: the same methods, the same count, no word more."""
-    told = []
-    for login in (LOGIN, "ses_01k8zq5v9c3f7n2m4p6r8t0wx0", "root", "x" * 300, "é"):
-        with broker_transport(broker) as transport:
-            with pytest.raises(paramiko.AuthenticationException) as refused:
-                transport.auth_password(login, "wrong", fallback=False)
-            told.append((str(refused.value), transport.get_banner()))
-    assert set(told) == {("Authentication failed.", None)}
-
-
-def test_the_greeting_names_no_version(broker: SshBroker) -> None:
-    """What is not said cannot be looked up."""
-    with broker_transport(broker) as transport:
-        assert transport.remote_version == "SSH-2.0-Countersign"
-
-
-def test_a_store_that_is_down_is_named_while_the_client_can_see_it(broker: SshBroker) -> None:
-    """A pipeline tries again in a minute instead of asking for another secret."""
-
-    def down(login: str) -> Verifier:
-        raise StoreUnavailable("the sessions could not be read")
-
-    broker.flow.verifier = down  # type: ignore[method-assign]
-    with broker_transport(broker) as transport:
-        with pytest.raises(paramiko.AuthenticationException):
-            transport.auth_password(LOGIN, "x", fallback=False)
-        assert transport.get_banner() == (
-            b"countersign: the sessions could not be read (store_unavailable). Try again in a minute."
-        )
-
-
-class broker_transport:  # noqa: N801 a context manager, read as a function
-    """A client that has exchanged keys, and has not logged in."""
-
-    def __init__(self, broker: SshBroker) -> None:
-        self._transport = paramiko.Transport(socket.create_connection(("127.0.0.1", broker.port), timeout=10))
-
-    def __enter__(self) -> paramiko.Transport:
-        self._transport.start_client(timeout=10)
-        return self._transport
-
-    def __exit__(self, *_: object) -> None:
-        self._transport.close()
-
-
-def test_nothing_runs_before_authentication(broker: SshBroker) -> None:
-    """A channel that is asked for too early is refused."""
-    with broker_transport(broker) as transport, pytest.raises(paramiko.SSHException):
-        transport.open_session(timeout=5)
-    assert broker.flow.connections == []
-
-
-def test_only_modern_algorithms_are_offered(broker: SshBroker) -> None:
-    """No CBC, no SHA-1, no NIST curve in key exchange, no compression: a scanner has nothing to say."""
-    kex = kex_init(broker)
-    assert {"mlkem768x25519-sha256", "curve25519-sha256", "kex-strict-s-v00@openssh.com"} <= set(kex[0])
-    everything = [name for names in kex for name in names]
-    prefixes = ("ecdh", "zlib", "diffie-hellman-group1-", "diffie-hellman-group14", "diffie-hellman-group-exchange")
-    assert [n for n in everything if "cbc" in n or "sha1" in n or "md5" in n or n.startswith(prefixes)] == []
-    assert all("-etm@" in mac for mac in kex[4] + kex[5])
-
-
-def kex_init(broker: SshBroker) -> list[list[str]]:
-    """Return the ten lists of names in the server's KEXINIT."""
-    with socket.create_connection(("127.0.0.1", broker.port), timeout=10) as raw, raw.makefile("rb") as got:
-        raw.sendall(b"SSH-2.0-test\r\n")
-        got.readline()
-        size = int.from_bytes(got.read(4), "big")
-        message = paramiko.Message(got.read(size)[1:])
-        message.get_bytes(17)
-        return [message.get_list() for _ in range(10)]
 
 
 # -- programs ----------------------------------------------------------------------------------------------------------
@@ -262,7 +108,7 @@ def test_a_held_command_runs_after_approval_with_its_input_closed(
     with broker.client(identity) as transport:
         channel = transport.open_session()
         channel.exec_command("bash")
-        channel.sendall(b"evil\n")
+        channel.sendall(b"evil\x03\n")  # at no terminal a byte like any other
         assert broker.flow.held.wait(10)
         assert target.runs == []
         channel.sendall(b"more evil\n")
@@ -301,6 +147,30 @@ def test_a_client_that_leaves_takes_back_what_it_held(
     broker.soon(broker.flow.answered.set)
     assert target.ran() == (["ls"] if how == "channel" else [])
     assert broker.flow.withdrawn == ["the client left"]
+
+
+def test_a_command_that_is_let_through_too_late_does_not_run(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """The client left while its record became durable: nobody waits for it, and the record says it was not sent."""
+    durable = asyncio.Event()
+
+    async def settle(connection: Any, op: Operation, verdict: Any, client: Any, *, state: Any = ()) -> Forward:
+        await durable.wait()
+        return forward()
+
+    broker.flow.settle = settle  # type: ignore[method-assign]
+    broker.flow.verdicts = lambda _: forward(durable=True)
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.exec_command("rm x")
+        channel.close()
+        with pytest.raises(paramiko.SSHException):
+            transport.open_channel("direct-tcpip", ("x", 1), ("x", 1))  # so CLOSE was heard
+        broker.soon(durable.set)
+        wait_for(lambda: outcomes(broker))
+    assert outcomes(broker) == [("refused", "the client left before it was sent")]
+    assert target.ran() == []
 
 
 def test_a_held_command_is_interrupted_at_the_terminal(broker: SshBroker, identity: Identity) -> None:
@@ -415,6 +285,32 @@ def test_an_exit_signal_is_passed_back(broker: SshBroker, target: FakeSshTarget,
     assert outcomes(broker) == [("error", "signal KILL")]
 
 
+def test_a_target_smuggles_text_past_masks_and_record_in_an_exit_signal(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """Its message is for people to read, of any length: only the signal passes."""
+
+    def program(run: Run) -> None:
+        fields = messages.string("KILL\x1b[2J") + b"\x00" + messages.string(b"AKIA" * 1000) + messages.string("en")
+        request = messages.encode_request(run.channel.remote_chanid, "exit-signal", fields, want_reply=False)
+        run.transport._send_user_message(paramiko.Message(request))
+
+    heard: list[bytes] = []
+    target.program = program
+    with broker.client(identity) as transport:
+        table = transport._channel_handler_table  # type: ignore[attr-defined]
+        transport._channel_handler_table = {  # type: ignore[attr-defined]
+            **table,
+            messages.REQUEST: lambda _, m: heard.append(m.get_remainder()),
+        }
+        channel = transport.open_session()
+        channel.exec_command("ls")
+        wait_for(lambda: heard)
+    told = messages.encode_exit_signal("TERM", dumped=False)
+    assert heard == [messages.string("exit-signal") + b"\x00" + told]
+    assert outcomes(broker) == [("error", "signal")]
+
+
 @pytest.mark.parametrize(
     ("field", "said"),
     [
@@ -459,9 +355,6 @@ def test_forwardings_and_subsystems_are_refused_and_recorded(
         with pytest.raises(paramiko.SSHException):
             transport.request_port_forward("127.0.0.1", 8022)
         channel = transport.open_session()
-        with pytest.raises(paramiko.SSHException):
-            channel.invoke_subsystem("sftp")
-        channel = transport.open_session()
         channel.request_forward_agent(lambda _: None)
         assert execute(transport, "ls")[0] == 0
     assert target.ran() == ["ls"]
@@ -471,11 +364,30 @@ def test_forwardings_and_subsystems_are_refused_and_recorded(
         "auth-agent",
         "direct-streamlocal",
         "tcpip-forward 127.0.0.1:8022",
-        "subsystem sftp",
         "auth-agent-req",
         "ls",
     ]
     assert {op.acts for op, _ in broker.connection.told("operation")[:-1]} == {()}
+
+
+def test_a_subsystem_is_refused_in_words_and_breaks_nothing(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """sftp and scp speak before they are answered: that is no violation, and what they are told must be read."""
+    with broker.client(identity) as transport:
+        channel = transport.open_session()
+        channel.invoke_subsystem("sftp")
+        channel.sendall(b"\x00\x00\x00\x05\x01\x00\x00\x00\x03")
+        status, out, error = all_of(channel)
+        assert (status, out) == (126, b"")
+        assert error.startswith(b"countersign: blocked: files are not transferred yet (policy_denied).")
+        with pytest.raises(paramiko.SSHException):
+            channel.exec_command("rm x")
+        assert execute(transport, "ls")[0] == 0
+    assert broker.ended(broker.connection) == "client_closed"
+    assert target.ran() == ["ls"]
+    assert broker.connection.texts == ["subsystem sftp", "ls"]
+    assert broker.connection.told("operation")[0][0].acts == ()
 
 
 def test_a_second_program_on_a_channel_is_refused(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
@@ -547,7 +459,7 @@ def test_revocation_ends_every_channel_with_a_last_line(
             assert status == 254
             assert error == (
                 b"countersign: the session was revoked (grant_revoked). "
-                b"The session was revoked; ask the operators why.\n"
+                b"Ask who revoked it why, then for a new session.\n"
             )
     assert broker.ended(broker.connection) == "grant_revoked"
     assert outcomes(broker) == [("unknown", "grant_revoked")] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import socket
 import threading
@@ -14,7 +15,7 @@ from paramiko.packet import Packetizer
 
 from broker.engines.ssh import transport as ours
 from broker.engines.ssh.keys import make_key
-from broker.engines.ssh.transport import MAX_EARLY, MAX_LINE, MAX_PACKET, VERSION, SshTransport
+from broker.engines.ssh.transport import MAX_EARLY, MAX_LINE, MAX_PACKET, MAX_STRANGE, VERSION, SshTransport
 from broker.wire.ssh import messages
 from tests.e2e.postgres_broker import wait_for
 from tests.fakes.clock import FakeClock
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 # What is overridden or read, and how it must look: another shape in another release would silently not be used.
 HOOKS = {
     paramiko.Transport: (
+        "_negotiate_keys",
         "_parse_newkeys",
         "_parse_ext_info",
         "_parse_disconnect",
@@ -44,7 +46,7 @@ HOOKS = {
         "_generate_key_from_request",
         "_parse_userauth_info_response",
     ),
-    Packetizer: ("read_all", "readline", "write_all", "start_handshake", "_read_timeout"),
+    Packetizer: ("read_message", "read_all", "readline", "write_all", "start_handshake", "_read_timeout"),
 }
 ATTRIBUTES = (
     "_channel_handler_table",
@@ -153,6 +155,42 @@ def test_a_version_line_has_a_bound(server: Server) -> None:
     assert server.over.wait(10)
 
 
+@pytest.mark.parametrize("number", [2, 4, 5, 50], ids=["IGNORE", "DEBUG", "SERVICE_REQUEST", "keyboard-interactive"])
+def test_a_stranger_talks_for_ever(server: Server, number: int) -> None:
+    """Requests that no gatekeeper is asked about were not counted, and kept a thread busy up to the deadline."""
+    client = paramiko.Transport(server.peer)
+    client.start_client(timeout=10)
+    rest = messages.string("ssh-userauth")
+    if number == 50:
+        send(client, 5, rest)
+        words = ("x", "ssh-connection", "keyboard-interactive", "", "")
+        rest = b"".join(messages.string(word) for word in words)
+    with contextlib.suppress(OSError, EOFError):
+        for _ in range(MAX_STRANGE):
+            send(client, number, rest)
+    assert server.over.wait(10)
+    assert server.transport.violation == "too much was said before authentication"
+
+
+def test_who_is_let_in_may_talk_for_ever(server: Server) -> None:
+    """The bound is a stranger's."""
+    client = logged_in(server)
+    for _ in range(MAX_STRANGE + 1):
+        send(client, 2, messages.string("x"))
+    client.renegotiate_keys()
+    assert client.is_active()
+
+
+def test_a_stranger_exchanges_keys_again_and_again(server: Server) -> None:
+    """Each costs us more than them; there is no reason for a second before authentication."""
+    client = paramiko.Transport(server.peer)
+    client.start_client(timeout=10)
+    with pytest.raises((EOFError, paramiko.SSHException, OSError)):
+        client.renegotiate_keys()
+    assert server.over.wait(10)
+    assert server.transport.violation == "keys were exchanged again before authentication"
+
+
 def logged_in(server: Server) -> paramiko.Transport:
     client = paramiko.Transport(server.peer)
     client.start_client(timeout=10)
@@ -231,8 +269,10 @@ def test_messages_wait_for_the_new_keys_and_nobody_waits_for_them(server: Server
     server.transport.clear_to_send.clear()
     server.transport.post(bytes((messages.GLOBAL_REQUEST,)) + messages.string("kept") + b"\x00")
     assert not server.transport.open
+    assert len(server.transport._kept) == 1
     client.renegotiate_keys()
     wait_for(lambda: server.transport.open)
+    assert len(server.transport._kept) == 0
     assert client.is_active()
 
 

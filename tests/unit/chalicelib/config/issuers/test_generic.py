@@ -99,3 +99,33 @@ def test_circleci_attack_is_refused(changed: dict[str, Any]) -> None:
     """Another tenant; and a job in which a person has a shell."""
     with pytest.raises(TokenInvalid):
         Verified(CIRCLE)(circle_claims(**changed))
+
+
+@pytest.mark.parametrize(("one", "other"), [("idp", "idp:sub"), ("idp:sub", "idp"), ("idp:sub", "idp:sub")])
+def test_an_alias_that_begins_another_issuers_is_refused(one: str, other: str) -> None:
+    """Attack: somebody at one issuer is named ``sub:7`` there, and ``idp:sub:7`` is a person of another: they are
+    excluded in that person's place, and approve what they started."""
+
+    def people(name: str, alias: str) -> str:
+        return f"""\
+  {name}:
+    kind: generic
+    url: https://{name}.example.com
+    jwks_uri: https://{name}.example.com/keys
+    audience: https://countersign.example.com
+    algorithms: [RS256]
+    many_tenants: false
+    subject: [sub]
+    run: [jti]
+    display: [sub]
+    accountable: [{{alias: "{alias}", claim: sub}}]
+    keep: []
+    max_lifetime_s: 600
+"""
+
+    def said(second: str) -> list[str]:
+        found = problems("issuers:\n" + people("first", one) + people("second", second))
+        return [problem.message for problem in found]
+
+    assert any("not the same people" in message for message in said(other)), said(other)
+    assert not said("idpx:sub")

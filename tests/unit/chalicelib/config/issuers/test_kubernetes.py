@@ -75,6 +75,17 @@ def test_a_namesake_in_another_namespace_is_in_no_team() -> None:
     assert Verified(open_page)(kubernetes_claims(private={"namespace": "default"})).teams == ()
 
 
+@pytest.mark.parametrize("require", ["", "    require: {kubernetes.io/namespace: [deploy, default]}\n"])
+def test_a_team_that_any_namespace_can_join_is_refused(require: str) -> None:
+    """Attack: whoever has a namespace of the cluster makes a service account of the name that a team is declared by."""
+    head, teams = PAGE.split("    require:\n")[0], "    teams:\n      - team: schema-tools\n        when: "
+    name, namespace = "kubernetes.io/serviceaccount/name: schema-tool", "kubernetes.io/namespace: deploy"
+    said = [problem.message for problem in problems(f"{head}{require}{teams}{{{name}}}\n")]
+    assert said == ["the team schema-tools takes a service account of that name in any namespace"]
+    assert not problems(f"{head}{require}{teams}{{{namespace}, {name}}}\n")
+    assert not problems(f"{head}    require: {{kubernetes.io/namespace: [deploy]}}\n{teams}{{{name}}}\n")
+
+
 def test_a_service_account_made_anew_is_somebody_else() -> None:
     """Its name comes back, its uid does not: a ticket for the old one is worth nothing to the new one."""
     again = {"serviceaccount": {"name": "schema-tool", "uid": "11111111-d103-4cce-80ea-03acbbeacf7d"}}
@@ -108,3 +119,10 @@ def test_the_keys_are_the_clusters_own() -> None:
     """Where the cluster says itself that they are."""
     assert declared(PAGE).jwks_uri == "https://oidc.cluster.example.com/openid/v1/jwks"
     assert declared(PAGE.replace("    # jwks_uri", "    jwks_uri")).jwks_uri == "https://oidc.cluster.example.com/keys"
+
+
+def test_a_misspelt_claim_is_refused() -> None:
+    """A team whose claim no token has is empty: whatever a forbid says of it would never apply."""
+    page = PAGE.replace("kubernetes.io/serviceaccount/name:", "kubernetes.io/serviceacount/name:")
+    said = [problem.message for problem in problems(page)]
+    assert said == ["no projected token has the claim 'kubernetes.io/serviceacount/name', so this never holds"]
