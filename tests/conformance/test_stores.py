@@ -353,3 +353,15 @@ def test_a_beat_is_replaced_by_the_next(stores: Stores) -> None:
     for at in (START, LATER):
         stores.beats.put(Beat(boot=boot, at=at))
     assert stores.beats.last(boot) == Beat(boot=boot, at=LATER)
+
+
+def test_the_index_of_what_is_not_sealed_forgets_what_is(stores: Stores) -> None:
+    """With every row of every year in it, the sweeper's question would grow until it is answered no more."""
+    rows = getattr(stores.connections, "_rows", None)
+    if rows is None:
+        pytest.skip("memory has no index")
+    row = samples.connection_row()
+    stores.connections.put(row)
+    assert row.id in {found.id for found in rows.unsealed.query("open")}
+    stores.connections.seal(row.session_id, row.id, at=LATER, exit="client", key="manifests/x", sha256="ab")
+    assert row.id not in {found.id for found in rows.unsealed.query("open")}

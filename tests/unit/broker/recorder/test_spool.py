@@ -311,3 +311,20 @@ def test_a_spool_that_is_not_ours_is_not_touched(tmp_path: Path) -> None:
     finishing(world, Spool(tmp_path, "boot_2")).step()
     assert (tmp_path / "boot_0" / "notes.txt").read_text() == "mine"
     assert (tmp_path / "other").is_dir()
+
+
+def test_what_the_bucket_did_not_take_at_the_end_is_no_gap(tmp_path: Path) -> None:
+    """It takes the manifest and was too slow for a segment: sealed now, the disk's frames would be called lost."""
+    world = spooling(tmp_path)
+    connection = world.connect()
+    slow = WaitingPool()
+    connection.recording._pool = slow
+    say(connection, "SELECT 1")
+    connection.close("client_left")
+    assert row(world).sealed_at is None
+    assert world.spool is not None
+    finishing(world, world.spool).step()
+    assert told(world) == []
+    assert recorded_texts(world) == {"SELECT 1"}
+    slow.run_all()
+    assert told(world) == [], "an upload that comes after all meets its own bytes"
