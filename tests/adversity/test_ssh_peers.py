@@ -24,7 +24,7 @@ from tests.e2e.postgres_broker import wait_for
 from tests.e2e.ssh_broker import CREDENTIALS, Identity, SshBroker, running_ssh_broker
 from tests.fakes.flow import FakeConnection, forward
 from tests.fakes.ssh_target import FakeSshTarget, Run
-from tests.unit.broker.engines.ssh.test_session import all_of, execute, outcomes, run
+from tests.unit.broker.engines.ssh.running import all_of, execute, outcomes, run
 
 pytestmark = pytest.mark.timeout(90)
 BIG = bytes(range(256)) * 4096 * 8  # 8 MiB: several windows

@@ -15,7 +15,7 @@ from broker.engines.ssh.transport import SshTransport
 from broker.wire.violation import RemoteViolation
 from chalicelib.settings import SystemClock
 from tests.e2e.ssh_broker import Identity, SshBroker
-from tests.unit.broker.engines.ssh.test_session import execute
+from tests.unit.broker.engines.ssh.running import execute
 
 pytestmark = pytest.mark.timeout(60)
 
