@@ -139,18 +139,7 @@ def api_services(
     """Return the API's services. ``waiters``: how many may wait at once; ``pause`` sleeps for seconds; ``served``: what
     the broker listens for."""
     stores, clock, audit = parts.stores, parts.clock, parts.audit
-    evidence = parts.evidence()
-    settle = Settle(
-        bundles=parts.bundles,
-        sessions=stores.sessions,
-        asks=stores.asks,
-        uses=stores.uses,
-        revocations=stores.revocations,
-        evidence=evidence,
-        served=served,
-        clock=clock,
-        audit=audit,
-    )
+    settle = _settle(parts, served)
     return ApiServices(
         identify=parts.identify(),
         request=RequestSession(
@@ -193,6 +182,21 @@ def api_services(
         bundles=parts.bundles,
         functions=stores.functions,
         keys=stores.keys,
+    )
+
+
+def _settle(parts: Parts, served: frozenset[Protocol]) -> Settle:
+    stores = parts.stores
+    return Settle(
+        bundles=parts.bundles,
+        sessions=stores.sessions,
+        asks=stores.asks,
+        uses=stores.uses,
+        revocations=stores.revocations,
+        evidence=parts.evidence(),
+        served=served,
+        clock=parts.clock,
+        audit=parts.audit,
     )
 
 

@@ -281,6 +281,7 @@ class Outage:
     held_s: float = 0.0
 
 
+UNREADABLE = ("revocations could not", "configuration cannot")
 OUTAGE_ENDS_S = 45.0  # 30 s by design, and what a loaded machine needs to notice
 
 
@@ -484,10 +485,11 @@ def test_tables_out_of_reach_forward_nothing_after_5_s(stack: Stack, outages: di
     """A revocation could have been made that this broker cannot read."""
     outage = outages["dynamodb"]
     ran = [at for at, mark, _ in outage.probes if logged(stack, mark)]
-    refused = [error for _, _, error in outage.probes if error]
     assert ran  # within the 5 s the session goes on
     assert max(ran) < 5.0 + 1.5
-    assert [error for error in refused if "revocations could not be read" not in error] == []
+    refused = [(at, error) for at, _, error in outage.probes if error and "revocations could not be read" not in error]
+    # The configuration, read every 10 s and borne for 30, may be what is told near the end, and nothing else is.
+    assert [error for at, error in refused if at < 19 or "configuration cannot be read" not in error] == []
 
 
 def test_tables_out_of_reach_end_the_connection_by_30_s(outages: dict[str, Outage]) -> None:
@@ -495,7 +497,7 @@ def test_tables_out_of_reach_end_the_connection_by_30_s(outages: dict[str, Outag
     outage = outages["dynamodb"]
     assert outage.ended_s < 35  # the age counts from before the last answer: sooner is right, later is not
     # Revocations and the configuration have the same bound: whichever is noticed first says why.
-    assert any(f"{what} be read" in outage.farewell for what in ("revocations could not", "configuration cannot"))
+    assert any(f"{what} be read" in outage.farewell for what in UNREADABLE)
 
 
 def test_an_approval_given_while_the_tables_are_out_of_reach_runs_nothing(

@@ -28,14 +28,15 @@ _BITS: Final = 512
 class Turns:
     """One at a time, with rests. Thread-safe."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, wait_s: float = WAIT_S) -> None:
         self._clock = clock
+        self._wait_s = wait_s
         self._lock = threading.Lock()
         self._resting = threading.Event()  # never set: a wait that nothing ends early
 
     def take(self, work: Callable[[], None]) -> None:
         """Run ``work`` when it is its turn. Raises RemoteViolation where that takes too long."""
-        if not self._lock.acquire(timeout=WAIT_S):
+        if not self._lock.acquire(timeout=self._wait_s):
             raise RemoteViolation("too many key exchanges over finite fields at once")
         try:
             started_s = self._clock.monotonic_s()

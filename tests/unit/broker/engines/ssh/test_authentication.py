@@ -15,7 +15,7 @@ from tests.e2e.postgres_broker import wait_for
 from tests.e2e.ssh_broker import Identity, SshBroker
 from tests.fakes.flow import LOGIN
 from tests.fakes.signer import MemoryKeys
-from tests.unit.broker.engines.ssh.test_session import run
+from tests.unit.broker.engines.ssh.running import run
 
 pytestmark = pytest.mark.timeout(60)
 

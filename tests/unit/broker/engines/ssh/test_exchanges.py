@@ -15,7 +15,7 @@ from broker.engines.ssh.transport import SshTransport
 from broker.wire.violation import RemoteViolation
 from chalicelib.settings import SystemClock
 from tests.e2e.ssh_broker import Identity, SshBroker
-from tests.unit.broker.engines.ssh.test_session import execute
+from tests.unit.broker.engines.ssh.running import execute
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -35,10 +35,9 @@ def _wait(for_what: threading.Event, within_s: float, inside: threading.Event | 
     for_what.wait(within_s)
 
 
-def test_who_waits_too_long_for_a_turn_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_too_long_for_a_turn_is_ended() -> None:
     """Else its thread would outlive the deadline at the door."""
-    monkeypatch.setattr(exchanges, "WAIT_S", 0.01)
-    turns, inside, done = Turns(SystemClock()), threading.Event(), threading.Event()
+    turns, inside, done = Turns(SystemClock(), wait_s=0.01), threading.Event(), threading.Event()
     holder = threading.Thread(  # noqa: TID251 who has the turn
         target=turns.take, args=(lambda: _wait(done, 20, inside),)
     )
