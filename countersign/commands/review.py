@@ -19,9 +19,10 @@ from countersign.commands.review_period import review_period
 from countersign.commands.review_sign import review_sign
 from countersign.evidence_source import open_source
 from countersign.failures import Exit, Failure
+from countersign.page_parts import About
 from countersign.report_files import new_file
 from countersign.review_csv import write_csv
-from countersign.review_page import About, review_page
+from countersign.review_page import review_page
 from countersign.review_screen import screen
 from countersign.review_steps import steps_of
 from countersign.trust import read_trust

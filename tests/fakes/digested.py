@@ -64,6 +64,7 @@ class DigestedIn(Generic[S]):
         self.clock = archive.clock
         self.administrator = administrator
         self.audit = MemoryAudit()
+        self.running = {"function:mint": "a" * 64}
         self._events = events
         self._prefix = prefix
         self._archive_items = ArchiveItems(objects=self.stores.objects, audit=self.audit)
@@ -85,10 +86,15 @@ class DigestedIn(Generic[S]):
             objects=self.stores.objects,
             copies=self.stores.digest_copies,
             signer=self.stores.signer("digest"),
+            code=self,
             clock=self.clock,
             audit=self.audit,
         )
         return made()
+
+    def now(self) -> Mapping[str, str]:
+        """Return what code runs: change ``running`` to deploy."""
+        return dict(self.running)
 
     def verify(
         self,
