@@ -240,7 +240,7 @@ def test_a_bug_in_an_upload_ends_the_recording() -> None:
     """An exception that is not an outage: nobody would try that segment again, so that nothing more may run."""
 
     class Broken:
-        def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
             raise AlreadyExists("taken")
 
         def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
@@ -256,7 +256,7 @@ def test_an_unknown_exception_of_the_store_is_tried_again() -> None:
     """A store that breaks its contract is a store that is out of reach."""
 
     class Odd:
-        def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
             raise OSError("reset")
 
     bench = Bench(objects=Odd())
@@ -286,8 +286,8 @@ class _AnswerLost:
         self._objects = stores.objects
         self.lost = 1
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
-        version = self._objects.put_new(key, body, content_type=content_type)
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
+        version = self._objects.put_new(key, body, content_type=content_type, keep_days=keep_days)
         if self.lost:
             self.lost -= 1
             raise StoreUnavailable("the answer was lost")
@@ -410,12 +410,12 @@ class _Lying:
         self.lies = lies
         self.puts = 0
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
         self.puts += 1
         if self.lies:
             self.lies -= 1
             return ObjectVersion(key=key, version_id="v1")
-        return self._objects.put_new(key, body, content_type=content_type)
+        return self._objects.put_new(key, body, content_type=content_type, keep_days=keep_days)
 
     def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
         return self._objects.facts(key, version_id)
