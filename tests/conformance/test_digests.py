@@ -21,6 +21,7 @@ from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from chalicelib.services.digest_hour import DigestHours
 from chalicelib.services.recordings import manifest_of
 from chalicelib.settings import StoreSettings
+from chalicelib.store.deployed import open_running_code
 from chalicelib.store.opened import open_stores
 from countersign.__main__ import main
 from dev.preparation import Order, Prepared, prepare
@@ -164,7 +165,12 @@ def test_each_part_does_its_work_under_its_own_role_and_no_other_work(deployed: 
     clock = FakeClock(SystemClock().now() + timedelta(hours=2))
     signer = digester.signer("digest")
     hours = DigestHours(
-        objects=digester.objects, copies=digester.digest_copies, signer=signer, clock=clock, audit=audit
+        objects=digester.objects,
+        copies=digester.digest_copies,
+        signer=signer,
+        code=open_running_code({}, "", REGION, clock),
+        clock=clock,
+        audit=audit,
     )
     made = list(hours())
     assert made[0] == digest_key(hour_of(archive.clock.now())) or len(made) == 2

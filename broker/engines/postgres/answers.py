@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from broker.engines.postgres.answers_values import Value, kind_of, mask_found, redact, shown_value
+from broker.engines.postgres.answers_values import Value, is_text, kind_of, mask_found, redact, shown_value
 from broker.engines.postgres.origins import EMPTY, NOT_PROVED, STATISTICS, Catalogue
 from broker.engines.postgres.statement import CopyKind, Statement
 from broker.engines.postgres.statement_reads import view_facts
@@ -74,6 +74,7 @@ class Masker:
         self._detectors = detectors if detectors is not None else Detectors(rules)
         covering = sorted((rule for rule in rules if rule.columns), key=_most_hiding_first)
         self._columns = tuple(_column(index, fields, statement, catalogue, covering) for index in range(len(fields)))
+        self._shown_as = tuple((is_text(column.value), column) for column in self._columns)
         self._any_mask = any(column.mask is not None for column in self._columns)
         self.masked_columns = tuple(
             field.name for field, column in zip(fields, self._columns, strict=True) if column.mask is not None
@@ -105,9 +106,12 @@ class Masker:
         hexadecimal. Raises ProtocolViolation."""
         found: list[str | None] = []
         at = 2
-        for column in self._columns:
+        for as_text, column in self._shown_as:
             value, at = _value(body, at)
-            found.append(None if value is None else shown_value(value, column.value))
+            if value is None or not as_text:
+                found.append(None if value is None else shown_value(value, column.value))
+            else:
+                found.append(value.decode("utf-8", "replace"))
         return found
 
     def _may_hold(self, body: bytes) -> bool:

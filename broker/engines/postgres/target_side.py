@@ -12,10 +12,11 @@ What it does not do: judge, decide what is masked (``running.Language``).
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from broker.engines.flow import Connection
-from broker.engines.postgres.running import Prepared, Questions, Reading, Rows, Running, outcome_tag
+from broker.engines.postgres.running import Prepared, Questions, Reading, Rows, Running, outcome_tag, take_left_out
 from broker.engines.postgres.upstream import MAX_ANSWER_BYTES
 from broker.wire.postgres import fields, messages
 from broker.wire.postgres.conversation import IDLE, Expected, Kind
@@ -32,6 +33,7 @@ WATCHED: Final = frozenset(
     {b"session_authorization", b"is_superuser", b"client_encoding", b"standard_conforming_strings"}
 )
 _BODY: Final = 5
+_QUOTED: Final = json.encoder.encode_basestring
 MAX_LINES: Final = 512  # rows told to the recorder at once; it splits by bytes, this bounds what waits here
 
 
@@ -61,8 +63,13 @@ class TargetSide(Generic[C]):
                 running.bytes += end - start - _BODY
                 running.rows += kind == messages.DATA_ROW
                 if not running.untouched:
-                    out += (source[sent:start], self._row(running, kind, source[start:end]))
+                    row = self._row(running, kind, source[start:end])
+                    out += (source[sent:start], row)
                     sent = end
+                    running.left_bytes += len(row) - _BODY
+                else:
+                    running.left_bytes += end - start - _BODY
+                running.left_rows += 1
                 continue
             if running is not None:
                 self._record_lines(running)
@@ -137,7 +144,7 @@ class TargetSide(Generic[C]):
         if not result.plain:
             raw = result.row(raw)
         if running.verdict.record_full:
-            running.lines.append(json.dumps(result.values(raw), separators=(",", ":"), ensure_ascii=False))
+            running.lines.append(_json_line(result.values(raw)))
             if len(running.lines) >= MAX_LINES:
                 self._record_lines(running)
         return raw
@@ -267,7 +274,13 @@ class TargetSide(Generic[C]):
             bytes=running.bytes,
             sqlstate=running.sqlstate,
             duration_ms=int((self._relay.clock.monotonic_s() - running.started_s) * 1000),
+            left_out=take_left_out(running),
         )
+
+
+def _json_line(values: Sequence[str | None]) -> str:
+    """Return a row as one JSON array: what ``json.dumps`` gives, which makes an encoder for each row. Pure."""
+    return f"[{','.join(['null' if value is None else _QUOTED(value) for value in values])}]"
 
 
 def _reading(head: Expected) -> Reading:

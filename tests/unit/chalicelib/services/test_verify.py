@@ -132,6 +132,8 @@ def test_a_sound_copy_verifies_and_says_what_was_checked(copy: Copy) -> None:
             "manifests": 2,
             "segments": 4,
             "frames": 20,
+            "tokens_kept": 1,
+            "tokens_opened": 0,
         },
         "findings": [],
     }

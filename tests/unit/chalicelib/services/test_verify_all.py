@@ -57,6 +57,7 @@ def test_a_sound_archive_verifies_and_says_what_was_checked(digested: Digested) 
         "objects": 6,
         "changes": 15,
         "rows": 15,
+        "events": 0,
         "chains": 1,
         "hops": 5,
         "sessions": 2,
@@ -67,6 +68,8 @@ def test_a_sound_archive_verifies_and_says_what_was_checked(digested: Digested) 
         "manifests": 2,
         "segments": 4,
         "frames": 20,
+        "tokens_kept": 1,
+        "tokens_opened": 0,
     }
     head = digested.digests()[-1]
     assert (found.head, found.head_sha256) == (head, sha256_hex(body(digested, head)))
