@@ -8,15 +8,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from chalicelib.services.event_objects import checked_row
 from dev.demo.pipeline import Pipeline
-from dev.demo.slack import Approvers
 from dev.demo.waiting import wait_for
 from dev.local_stack import Stack
 from dev.settings import ROOT, SystemClock, child_environment
+from tests.e2e.visitor import card_with
 from tests.unit.dev.calling import call
 
 pytestmark = pytest.mark.e2e
@@ -30,11 +31,12 @@ def _session(stack: Stack, folder: Path) -> Sequence[str]:
     told = {"COUNTERSIGN_API": stack.ready["api"], "COUNTERSIGN_ID_TOKEN": token}
     environment = child_environment({**stack.binaries().environment(), **told})
     psql = str(stack.binaries().psql)
-    pipeline = Pipeline(["exec", "orders-prod", "--", psql, "-X"], environment, folder, SystemClock())
+    mark = f"queries {uuid4()}"
+    argv = ["exec", "--reason", mark, "orders-prod", "--", psql, "-X"]
+    pipeline = Pipeline(argv, environment, folder, SystemClock())
     try:
         asked = pipeline.send(STATEMENT)
-        approvers = Approvers(stack.ready["slack"], SystemClock())
-        assert approvers.click(approvers.next_card(), "Approve", "UALICE")["ok"]
+        assert card_with(stack, mark).click("UALICE")["ok"]
         answer = asked.answer(WITHIN_S).out
         assert pipeline.end() == 0
         return answer
