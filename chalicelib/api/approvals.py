@@ -35,7 +35,7 @@ PAGE = Endpoint(
     description="The same for every Ask: one file, no third party, a policy that knows its script by hash.",
     token=TokenCheck.NONE,
     answers={200: Html},
-    fixed=True,
+    refusals=(NotFound,),
 )
 CARD = Endpoint(
     method="GET",
@@ -86,11 +86,16 @@ REGISTER = Endpoint(
 
 def approvals_blueprint(edge: Edge) -> Blueprint:
     bp = Blueprint(__name__)
-    edge.fixed(bp, PAGE, lambda: Answered(status=200, body=APPROVE_PAGE, headers=APPROVE_HEADERS))
+    edge.route(bp, PAGE, _page)
     edge.route(bp, CARD, _card)
     edge.route(bp, ANSWER, _answer)
     edge.fixed(bp, REGISTER, lambda: Answered(status=200, body=REGISTER_PAGE, headers=REGISTER_HEADERS))
     return bp
+
+
+def _page(plane: Plane, call: Call) -> Answered:  # noqa: ARG001 - every view takes the plane
+    _ask_id(call)
+    return Answered(status=200, body=APPROVE_PAGE, headers=APPROVE_HEADERS)
 
 
 def _card(plane: Plane, call: Call) -> Answered:

@@ -20,11 +20,11 @@ from chalicelib.identity.jws import sign_digest, sign_manifest
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from chalicelib.services.digest_hour import DigestHours
 from chalicelib.services.recordings import manifest_of
-from chalicelib.settings import StoreSettings
 from chalicelib.store.deployed import open_running_code
 from chalicelib.store.opened import open_stores
 from countersign.__main__ import main
 from dev.preparation import Order, Prepared, prepare
+from dev.provision import BUCKET_KEY
 from dev.settings import SystemClock
 from tests.conformance.backends import REGION, Backend
 from tests.conformance.emulated import Streams, digested_in_an_emulator, settings_with_copies
@@ -122,7 +122,8 @@ class Deployed:
     """A prepared deployment, and stores that a role opens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.settings: StoreSettings = settings_with_copies()
+        unkeyed = settings_with_copies()
+        self.settings = replace(unkeyed, bucket_key=f"alias/{unkeyed.prefix}-{BUCKET_KEY}")  # the bucket wants it
         self._environment = monkeypatch
         order = Order(
             store=self.settings,

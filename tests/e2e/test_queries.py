@@ -62,7 +62,7 @@ def _query(stack: Stack, name: str, **params: str) -> list[Mapping[str, Any]]:
 
 def _search(stack: Stack, *words: str) -> list[Mapping[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-m", "countersign", "search", "--json", *words],
+        [sys.executable, "-m", "countersign", "search", "--json", "--", *words],
         env=child_environment(stack.ready["aws"]["auditor"]),
         cwd=ROOT,
         capture_output=True,
