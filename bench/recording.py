@@ -49,6 +49,7 @@ VERIFY_S: Final = 1000 / 200  # 1 GB at 200 MB/s
 
 SMALL: Final = "select id, note from customers where id = 7;\n" * 2000
 ROWS: Final = "select n, 'paid', n * 7, 'customer ' || n, now()::date from generate_series(1, 100000) n;"
+LINES: Final = "copy (select n, 42, n * 7, chr(65) || n from generate_series(1, 100000) n) to stdout;"
 BULK: Final = "copy (select repeat('a line of output ' || n || ' ', 680) from generate_series(1, 6000) n) to stdout;"
 
 
@@ -225,6 +226,7 @@ def rows() -> list[Row]:
             for name, sql in (
                 ("2,000 statements", SMALL),
                 ("a result of 100,000 rows", ROWS),
+                ("a COPY of 100,000 short lines", LINES),
                 ("a COPY of 96 MB", BULK),
             )
             for how in ("whole", "less")

@@ -391,6 +391,11 @@ def _carries_mask(op: Operation) -> bool:
 
 def _in_frames(lines: Sequence[str]) -> Iterator[str]:
     """Give ``lines`` in texts that a frame holds whole, broken at a line's end wherever a line fits a frame. Pure."""
+    whole = "\n".join(lines)
+    if len(whole) <= MAX_TEXT:  # nearly always: an engine tells some hundred rows at once
+        if lines:
+            yield whole
+        return
     text: list[str] = []
     size = 0
     for line in lines:

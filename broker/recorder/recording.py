@@ -147,7 +147,7 @@ class Recording:
                 self._fail(Failure.FULL)  # who offered it hears of it here, and the rest at the next step
                 self._check()
             seq = self._seq
-            if self._line_bytes >= window.SEGMENT_BYTES:
+            if self._full():
                 self._cut()
         return seq
 
@@ -318,11 +318,15 @@ class Recording:
             times.append(self._since_s)
         return min(times, default=None)
 
+    def _full(self) -> bool:
+        most = window.SEGMENT_BYTES if len(self._pending) < _BUSY else window.BUSY_SEGMENT_BYTES
+        return self._line_bytes >= most
+
     def _cut_where_due(self) -> None:
         if not self._lines:
             return
         old = self._clock.monotonic_s() - self._since_s >= window.FLUSH_AFTER_S
-        if old or self._line_bytes >= window.SEGMENT_BYTES or self._flush_upto >= self._first_line:
+        if old or self._full() or self._flush_upto >= self._first_line:
             self._cut()
 
     def _cut(self) -> None:

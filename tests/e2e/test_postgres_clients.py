@@ -530,6 +530,16 @@ def test_a_statement_renamed_by_sql_is_not_run_under_its_old_text(
     assert rows_of(server, table) == []
 
 
+def test_short_lines_of_a_copy_share_their_frames(broker: BrokerThread) -> None:
+    """A frame for each line of 20 bytes is ten times the line; together they are what psql got, before the outcome."""
+    broker.flow.verdicts = lambda _: forward(full=True)
+    done = broker.psql("copy (select n, 'ü\\' from generate_series(1, 20000) n) to stdout")
+    told = [told for kind, told in broker.connection.frames if kind == "data"]
+    assert "".join(text for _, text in told) == done.stdout
+    assert len(told) < 200
+    assert broker.connection.frames[-1][0] == "outcome"
+
+
 # What is recorded less
 
 

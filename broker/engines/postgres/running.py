@@ -175,8 +175,9 @@ class Questions:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An operation that was judged and sent on. ``number`` counts the results that ended; ``left_rows`` and
-    ``left_bytes`` what was sent since the outcome before and, as policy permits, not recorded."""
+    """An operation that was judged and sent on. ``number`` counts the results that ended; ``lines`` (rows) and
+    ``shown`` (of COPY) are told to the record before they are sent; ``left_rows`` and ``left_bytes`` are what was sent
+    since the outcome before and, as policy permits, not recorded."""
 
     op: Operation
     reading: Reading
@@ -190,6 +191,7 @@ class Running:
     result: Rows | None = None
     copied: CopyRows | None = None
     lines: list[str] = field(default_factory=list)
+    shown: bytearray = field(default_factory=bytearray)
     left_rows: int = 0
     left_bytes: int = 0
     ended: bool = False

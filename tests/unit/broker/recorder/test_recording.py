@@ -159,6 +159,19 @@ def test_no_more_than_eight_upload_at_once_and_what_waits_shares_one_object() ->
     assert len(bench.stores.objects.rows) == window.UPLOADS_AT_ONCE + 1
 
 
+def test_segments_grow_while_others_are_on_their_way() -> None:
+    """With 256 KiB each, eight uploads of 40 ms would bound a connection to 50 MiB/s, and cost four times the PUTs."""
+    bench = Bench(slow=True)
+    while len(bench.slow.waiting) < window.UPLOADS_AT_ONCE:
+        bench.accept(big())
+    bench.slow.run_all()
+    sizes = [sum(len(frame.get("text", "")) for frame in bench.segment(n)) for n in range(window.UPLOADS_AT_ONCE)]
+    assert sizes == [window.SEGMENT_BYTES] * 3 + [window.BUSY_SEGMENT_BYTES] * 5
+    for _ in range(4):
+        bench.accept(big())
+    assert len(bench.slow.waiting) == 1, "nothing is on its way: 256 KiB are enough again"
+
+
 def test_memory_is_bounded_whatever_a_driver_forgets() -> None:
     """Twice the window and no more: past it the recording fails, and nothing runs unrecorded."""
     bench = Bench(slow=True)
