@@ -71,8 +71,13 @@ def digest(value: Json) -> str:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return aware UTC ``moment`` as RFC 3339 with milliseconds and ``Z``: the one text form that we hash."""
+    """Return aware UTC ``moment`` as RFC 3339 with milliseconds and ``Z``: the one text form that we hash.
+
+    Raises ValueError on a moment without a time zone, and on one that UTC has no form for."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone has no timestamp")
-    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    try:
+        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    except OverflowError as error:  # year 1 east of Greenwich: whoever reads it from outside looks for a ValueError
+        raise ValueError("a moment that has no form in UTC") from error
     return f"{utc.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"

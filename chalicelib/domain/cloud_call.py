@@ -138,6 +138,6 @@ def _text(value: object, path: Sequence[str]) -> str:
 def _moment(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:  # the latter: a year 1 that another zone puts before all time
         raise BadRequest("a record of CloudTrail has no time") from error
-    return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)

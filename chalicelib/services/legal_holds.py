@@ -45,7 +45,8 @@ from chalicelib.services.permitted import permits
 
 HOLD: Final = "evidence:hold"
 LIFT: Final = "evidence:lift"
-MAX_HOLDS: Final = 1000  # each is read by every run and review; more of them are one hold on their target
+MAX_HOLDS: Final = 1000  # that are active at once; more of them are one hold on their target
+_MOST_READ: Final = 20_000  # holds and lifts of all years: each is read by every run and review
 _JSON: Final = "application/json"
 
 
@@ -63,13 +64,13 @@ class Holds:
 
 
 def read_holds(objects: ReadObjects) -> Holds:
-    """Return every hold of a bucket or a copy. Raises StoreUnavailable, and Limited past ``MAX_HOLDS``."""
+    """Return every hold of a bucket or a copy. Raises StoreUnavailable, and Limited past ``_MOST_READ``."""
     found: dict[LegalHoldId, LegalHold] = {}
     lifts: dict[LegalHoldId, Lift] = {}
     unreadable: list[str] = []
     keys = objects.keys(f"{HOLDS}/")
-    if len(keys) > 2 * MAX_HOLDS:
-        raise Limited(f"there are more than {MAX_HOLDS} holds")
+    if len(keys) > _MOST_READ:
+        raise Limited(f"there are more than {_MOST_READ} holds and lifts")
     for key in keys:
         try:
             fact = read_stored(objects.get(key))
@@ -114,8 +115,8 @@ class LegalHolds:
         try:
             bundle = self._require(caller, HOLD, kind)
             self._require_there(bundle, kind, subject)
-            if len(read_holds(self._objects).all) >= MAX_HOLDS:
-                raise Limited(f"there are {MAX_HOLDS} holds already", hint="Hold their target instead.")
+            if len(read_holds(self._objects).active) >= MAX_HOLDS:
+                raise Limited(f"there are {MAX_HOLDS} holds already", hint="Lift what is over, or hold a target.")
             hold = LegalHold(
                 id=new_legal_hold_id(self._clock.now()),
                 kind=kind,

@@ -23,6 +23,7 @@ from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import Json, canonical, timestamp
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, AlreadyExists, NotFound
+from chalicelib.domain.identifiers import LegalHoldId
 from chalicelib.domain.legal_hold import HELD, HeldKind, LegalHold
 from chalicelib.domain.session import Session
 from chalicelib.domain.store import Locks, Stores
@@ -79,7 +80,9 @@ class Retain:
         self._audit = audit
         self._within_s = within_s
         self._workers = workers
-        self._known: set[str] = set()  # held by this process before: a warm one asks for the same days every hour
+        # Held by this process before, for each hold: a warm one asks for the same days every hour. Never across holds:
+        # what one reached may have been let go since, by another process.
+        self._known: dict[LegalHoldId, set[str]] = {}
         self._done = Retained()
         self._until_s = 0.0
 
@@ -90,6 +93,7 @@ class Retain:
         holds = read_holds(self._objects)
         for key in holds.unreadable:
             self._failed(key, "it is no hold of ours")
+        self._known = {hold.id: self._known.get(hold.id, set()) for hold in holds.active}
         try:
             # Marking waits for every hold: one that could not be carried out may be on anything.
             carried = [self._carried(hold) for hold in holds.active]  # all of them, whatever became of one
@@ -129,7 +133,8 @@ class Retain:
     def _reach(self, hold: LegalHold, day: date, marker: str) -> None:
         sessions = self._find.sessions(hold, day)
         keys = self._keys_of(sessions)
-        missing = [key for key, found in zip(keys, self._each(self._hold, keys), strict=True) if not found]
+        there = self._each(partial(self._hold, self._known[hold.id]), keys)
+        missing = [key for key, found in zip(keys, there, strict=True) if not found]
         if not is_over(day, self._clock.now()) or not all(self._find.sealed(session) for session in sessions):
             return
         told: Json = {
@@ -151,15 +156,15 @@ class Retain:
         today = self._clock.now().astimezone(UTC).date()
         return [*own, *(key for day in sorted(days) if day <= today for key in self._find.shared(day))]
 
-    def _hold(self, key: str) -> bool:
-        if key in self._known:
+    def _hold(self, known: set[str], key: str) -> bool:
+        if key in known:
             return True
         try:
             self._locks.hold(key)
         except NotFound:
             self._done.missing += 1  # verify names it: a hold does not stop at what is gone
             return False
-        self._known.add(key)
+        known.add(key)
         self._done.held += 1
         return True
 
@@ -172,15 +177,21 @@ class Retain:
             still = frozenset(self._keys_of(others))
             keys = [key for key in self._keys_of(self._all_sessions(hold)) if key not in still]
             self._each(self._let_go, keys)
+            self._hold_again(holds)
             self._put(marker, {"v": 1, "hold": hold.id, "objects": len(keys), "at": timestamp(self._clock.now())})
         except AccessError as error:
             self._failed(hold.id, error.code, hold)
+
+    def _hold_again(self, holds: Holds) -> None:
+        """Hold what a run beside this one did for a hold that was put meanwhile: its days count as gone through."""
+        for newer in read_holds(self._objects).active:
+            if newer not in holds.active:
+                self._each(partial(self._hold, set()), self._keys_of(self._all_sessions(newer)))
 
     def _all_sessions(self, hold: LegalHold) -> list[Session]:
         return [session for day in self._days(hold) for session in self._find.sessions(hold, day)]
 
     def _let_go(self, key: str) -> bool:
-        self._known.discard(key)
         try:
             if not self._locks.facts(key).held:
                 return False

@@ -23,6 +23,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
+from urllib.parse import unquote
 
 from chalicelib.domain.audit import AuditEvent, AuditLog, AuditName
 from chalicelib.domain.clock import Clock
@@ -138,7 +139,7 @@ def _read(call: CloudCall) -> AuditEvent:
     bucket, key = call.text("bucketName"), call.text("key")
     source = call.text("x-amz-copy-source")
     if source:  # a copy is a read of its source, whatever it was called upon
-        bucket, _, key = source.removeprefix("/").partition("/")
+        bucket, _, key = unquote(source).removeprefix("/").partition("/")  # a header: it may escape any letter of a key
     told = _event(call, AuditName.RECORDING_READ, f"{bucket}/{key}" if bucket or key else _subject(call))
     found = _RECORDING.match(key)
     session, connection = (found[1], found[2]) if found is not None else ("", "")

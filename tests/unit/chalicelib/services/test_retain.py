@@ -12,6 +12,7 @@ from chalicelib.domain.audit import AuditEvent, AuditName
 from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import new_legal_hold_id
 from chalicelib.domain.legal_hold import HeldKind, LegalHold, Lift, hold_key, kind_of, lift_key
+from chalicelib.domain.store import LockFacts
 from chalicelib.services.retain import Retain
 from chalicelib.services.review import Review
 from tests.fakes.archive import Archive
@@ -137,6 +138,39 @@ def test_a_lift_lets_go_what_no_other_hold_is_on(kept: Kept) -> None:
     kept.retain()
     assert not kept.stores.locks.held
     assert kept.retain().lifted == 0
+
+
+def test_a_warm_process_holds_again_what_another_let_go(kept: Kept) -> None:
+    """What this process held for a case that is over, another let go: a new case needs it held, and not remembered."""
+    first = kept.hold(kept.archive.txn)
+    kept.retain()
+    kept.lift(first)
+    Retain(stores=kept.stores, clock=kept.clock, audit=kept.events)()
+    assert not kept.stores.locks.held
+    kept.hold(kept.archive.txn)
+    kept.retain()
+    assert kept.own | {ITEM} <= kept.stores.locks.held
+
+
+def test_a_hold_that_is_carried_out_beside_a_lift_is_not_let_go(kept: Kept) -> None:
+    """Attack: two runs. One lifts, by the holds that it read; the other carries out a hold that was put since."""
+    first = kept.hold(kept.archive.txn)
+    kept.retain()
+    kept.days_later(5)
+    kept.lift(first)
+    facts, beside = kept.stores.locks.facts, Retain(stores=kept.stores, clock=kept.clock, audit=kept.events)
+
+    def slowly(key: str) -> LockFacts:
+        if kept.stores.locks.facts is not facts:
+            kept.stores.locks.facts = facts  # type: ignore[method-assign]
+            kept.hold(kept.archive.txn)
+            beside()
+        return facts(key)
+
+    kept.stores.locks.facts = slowly  # type: ignore[method-assign]
+    kept.retain()
+    kept.retain()
+    assert kept.own | {ITEM} <= kept.stores.locks.held
 
 
 def test_nothing_is_marked_before_its_lock_is_over(kept: Kept) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -48,12 +50,14 @@ def test_who_read_a_recording_past_the_command_line_is_told() -> None:
     assert ocsf(found) == (6003, 2)
 
 
-def test_a_manifest_is_read_and_a_recording_is_copied_out() -> None:
-    """A copy into a bucket of one's own is a read, and CloudTrail names the destination in the request."""
+@pytest.mark.parametrize("escape", [str, lambda source: "/" + quote(source, safe=""), lambda source: quote(source)])
+def test_a_manifest_is_read_and_a_recording_is_copied_out(escape: Callable[[str], str]) -> None:
+    """A copy into a bucket of one's own is a read, and CloudTrail names the destination in the request; the source is
+    a header of the copier's, escaped as they like."""
     key = f"manifests/v1/2026-11-02/{SESSION}/{CONNECTION}.json"
     manifest = record("s3", "GetObject", {"bucketName": BUCKET, "key": key}, data=True, read_only=True)
     assert told(delivered(manifest)).connection_id == CONNECTION
-    mine = {"bucketName": "my-own", "key": "loot", "x-amz-copy-source": f"{BUCKET}/{SEGMENT}"}
+    mine = {"bucketName": "my-own", "key": "loot", "x-amz-copy-source": escape(f"{BUCKET}/{SEGMENT}")}
     copied = told(delivered(record("s3", "CopyObject", mine, data=True)))
     assert (copied.name, copied.subject, copied.session_id) == (
         AuditName.RECORDING_READ,
@@ -196,6 +200,7 @@ HOSTILE: list[Any] = [
     delivered({**get_object(), "eventSource": "s3.evil.example"}),
     delivered({**get_object(), "eventName": "Get Object"}),
     delivered({**get_object(), "eventTime": "yesterday"}),
+    delivered({**get_object(), "eventTime": "0001-01-01T00:00:00+01:00"}),
     delivered({**get_object(), "eventID": 7}),
     delivered({name: value for name, value in get_object().items() if name != "userIdentity"}),
     delivered(record("ec2", "RunInstances", {})),
