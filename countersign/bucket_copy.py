@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Told = Mapping[str, Mapping[str, Mapping[str, str]]]  # purpose to key id to JWK
 _MOST_BYTES: Final = 1 << 20  # a deployment's keys are some kilobytes
+_SAVE_KEYS: Final = "Save what the service answers: curl -fsS https://SERVICE/v1/keys > keys.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,14 +92,17 @@ def read_keys(path: str) -> Told:
     try:
         with Path(path).open("rb") as file:
             told = json.loads(file.read(_MOST_BYTES))
-        return {
+        found = {
             purpose.value: {str(jwk["kid"]): _jwk(jwk) for jwk in told[purpose.value]["keys"]}
             for purpose in KeyPurpose
             if purpose.value in told
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = "Save what the service answers at /v1/keys."
-        raise Failure(Exit.USAGE, f"the file of keys {path} cannot be read", hint=hint) from error
+        raise Failure(Exit.USAGE, f"the file of keys {path} cannot be read", hint=_SAVE_KEYS) from error
+    # A refusal that was saved in the place of the keys is JSON too: with it, every signature would be a finding.
+    if not any(found.values()):
+        raise Failure(Exit.USAGE, f"the file of keys {path} has no key in it", hint=_SAVE_KEYS)
+    return found
 
 
 def _jwk(jwk: Mapping[str, object]) -> Mapping[str, str]:

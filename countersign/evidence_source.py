@@ -46,19 +46,22 @@ class Source:
         return tuple(self.evidence.faults)
 
 
-def open_source(subject: str, environment: Mapping[str, str], output: Output) -> Source:
-    """Return where ``subject`` (a session's id, a txn, a folder or an archive) is read.
+def open_source(subject: str, environment: Mapping[str, str], output: Output, *, sha256: str = "") -> Source:
+    """Return where ``subject`` (a session's id, a txn, a folder or an archive) is read. ``sha256`` is a copy's own hash
+    as it was written down when it was made, empty where nobody has it.
 
     Raises Failure (usage) where it is none of these or the deployment is not named, StoreUnavailable, and
     ModuleNotFoundError without the extra.
     """
     if SESSION_ID.match(subject) or TXN.match(subject):
+        if sha256:
+            raise Failure(Exit.USAGE, "--sha256 is of a copy: what is online has none", hint="Name the copy.")
         return open_archive(subject, environment, output)
     path = Path(subject)
     if not path.is_dir() and not path.is_file():
         hint = "Give ses_..., a chain's txn, or what `countersign evidence` wrote: a folder or an archive."
         raise Failure(Exit.USAGE, "this is no session, no chain, no folder and no archive", hint=hint)
-    return _open_copy(path)
+    return _open_copy(path, sha256)
 
 
 def open_archive(subject: str, environment: Mapping[str, str], output: Output) -> Source:
@@ -88,19 +91,28 @@ def open_deployment(environment: Mapping[str, str]) -> Stores:
     return open_stores(settings)
 
 
-def _open_copy(path: Path) -> Source:
+def _open_copy(path: Path, sha256: str) -> Source:
     from chalicelib.services.reviewed import Finding, FindingKind
     from chalicelib.services.verify import EvidenceSource
     from chalicelib.store.folder import open_copy
+    from chalicelib.store.folder_files import MANIFEST
 
     try:
         stores, faults = open_copy(path)
     except NotFound as error:
         hint = "Name the folder that `countersign evidence` wrote, or its archive."
         raise Failure(Exit.USAGE, error.public, hint=hint) from error
-    found = tuple(Finding(key=fault.key, kind=FindingKind(fault.kind), what=fault.what) for fault in faults)
+    found = [Finding(key=fault.key, kind=FindingKind(fault.kind), what=fault.what) for fault in faults]
+    if sha256 and sha256 != stores.sha256:
+        what = "is not the list of files whose SHA-256 was written down: files were changed, added or left out since"
+        found.insert(0, Finding(key=MANIFEST, kind=FindingKind.REPLACED, what=what))
     around = _around(stores) if stores.whole else None
-    evidence = EvidenceSource(stores=stores, faults=found, opened=stores.opened, around=around)
+    # A plain copy from which a whole session was taken, and whose files were listed anew, looks like one that never had
+    # it; and so does an archive that somebody unpacked and took the statement and the digests from.
+    complete = stores.whole or sha256 != ""
+    evidence = EvidenceSource(
+        stores=stores, faults=tuple(found), opened=stores.opened, around=around, complete=complete
+    )
     copy = f"a copy made at {stores.made_at or '?'}, SHA-256 {stores.sha256 or '?'}"
     return Source(subject=stores.subject, evidence=evidence, people=(), copy=copy)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from countersign.printable import counted, safe_line
@@ -104,7 +105,14 @@ def _unusual(chains: Iterable[AccessReview], paint: Paint, columns: int) -> Iter
     yield paint(f"UNUSUAL: {sum(one.number for one in found)}", "bold", "yellow")
     for one in found[:_MOST_UNUSUAL]:
         who = f"{one.who} ({one.ids[0]})" if one.number == 1 else f"{one.number} times, {one.who}"
-        yield f"  {safe_line(f'{who}: {one.line}', columns - 2)}"
+        yield from wrap(
+            safe_line(f"{who}: {one.line}"),
+            columns,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            max_lines=3,
+            placeholder=" …",
+        )
     more = sum(one.number for one in found[_MOST_UNUSUAL:])
     if more:
         yield paint(f"  and {more} more: --json, --csv and --html have them", "dim")

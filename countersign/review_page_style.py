@@ -32,6 +32,7 @@ th { text-align: left; color: var(--dim); font-weight: 600; border-bottom: 2px s
   padding: .3rem .5rem; }
 td { vertical-align: top; border-bottom: 1px solid var(--line); padding: .4rem .5rem; overflow-wrap: anywhere;
   white-space: pre-line; }
+@media (min-width: 60rem) { td { min-width: 6.5rem; } }  /* long facts leave room for names */
 #steps thead th { position: sticky; top: 0; background: var(--paper); }
 td.when { white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--dim); }
 #steps, #sessions { table-layout: fixed; }  /* thousands of rows: no column waits for the last of them */
@@ -100,7 +101,8 @@ SCRIPT: Final = """
       row.hidden = !fits;
       shown += fits ? 1 : 0;
     }
-    count.textContent = shown === rows.length ? `${shown} steps` : `${shown} of ${rows.length} steps`;
+    const steps = rows.length === 1 ? "step" : "steps";
+    count.textContent = shown === rows.length ? `${shown} ${steps}` : `${shown} of ${rows.length} ${steps}`;
   };
   by("filters").addEventListener("submit", (event) => event.preventDefault());
   for (const one of [words, kind, target, telling]) one.addEventListener("input", show);

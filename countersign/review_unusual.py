@@ -121,11 +121,6 @@ def is_opaque(op: ReviewedOperation) -> bool:
     return bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions})
 
 
-def is_unknown(op: ReviewedOperation) -> bool:
-    """Say whether it ran and nobody knows how it ended."""
-    return op.verdict in _RAN and op.status in {"", "unknown"}
-
-
 def revoked_above(review: AccessReview, hop: ReviewedHop) -> str:
     """Return the key with which the hop above was revoked, empty where it was not."""
     parent = next((other for other in review.hops if other.id == hop.parent), None)

@@ -30,6 +30,9 @@ _PLAIN_CONTROLS: Final = frozenset("\n\r\t\b")
 # save and restore the cursor s, u (without parameters: with them they are other things).
 _MOVES: Final = frozenset("ABCDEFGHadef`JKX@PLM")
 _BARE: Final = frozenset("su")
+# To the end, to the beginning, all of the screen. Not xterm's 3: the lines that have scrolled away are the auditor's,
+# with what was said of the recording before it began.
+_ERASES: Final = frozenset({"", "0", "1", "2"})
 _NUMBERS: Final = re.compile(r"[0-9]{0,4}(?:;[0-9]{0,4})?\Z")  # a larger count of lines or cells is no screen's
 _SGR: Final = re.compile(r"[0-9:;]{0,60}\Z")
 _CONCEAL: Final = 8
@@ -181,6 +184,8 @@ def plain_text(safe: str) -> str:
 def _is_move(char: str, numbers: str) -> bool:
     if char in _BARE:
         return numbers == ""
+    if char == "J" and numbers not in _ERASES:
+        return False
     return char in _MOVES and _NUMBERS.match(numbers) is not None
 
 

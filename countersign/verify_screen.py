@@ -37,6 +37,8 @@ def screen(verification: Verification, copy: str, paint: Paint) -> Iterator[str]
     if verification.around is not None:
         yield from _around_lines(verification.around, paint)
     yield f"  keys: {_KEYS[verification.anchor.value]}"
+    if not verification.complete:
+        yield paint("  nothing shows that this is all: of a plain copy only its own hash says so", "yellow")
     yield from _findings(verification.findings, paint)
 
 

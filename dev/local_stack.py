@@ -370,16 +370,12 @@ class Stack:
     def _end(self) -> None:
         self._ending.close()
         if self._options.state is not None and self.folder != Path():
-            for name in (
-                "emulator",
-                "authority/broker.key",
-                "authority/ssh_host_key",
-                "auditor.env",
-            ):  # data and keys: of use to nobody now
+            for name in _OF_NO_USE_AFTERWARDS:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+# Data and keys.
 _OF_NO_USE_AFTERWARDS: Final = ("emulator", "authority/broker.key", "authority/ssh_host_key", "auditor.env")
 
 

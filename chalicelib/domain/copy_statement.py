@@ -21,6 +21,7 @@ from chalicelib.domain.identifiers import CopyId
 
 STATEMENT_VERSION: Final = 1
 COPY_SIGNATURE_TYPE: Final = "countersign-copy+jws"
+COPIES: Final = "copies/v1/"
 SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -66,7 +67,7 @@ def stored_statement(statement: CopyStatement) -> bytes:
 
 
 def copy_key(copy_id: CopyId, stated_at: datetime) -> str:
-    return f"copies/v1/{timestamp(stated_at)[:10]}/{copy_id}.json"
+    return f"{COPIES}{timestamp(stated_at)[:10]}/{copy_id}.json"
 
 
 def parse_statement(stored: bytes) -> CopyStatement:

@@ -18,7 +18,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ DIGEST_VERSION: Final = 2
 DIGEST_SIGNATURE_TYPE: Final = "countersign-digest+jws"
 DIGESTS: Final = "digests/v1"
 HOUR: Final = timedelta(hours=1)
+# No digest and no archived change is older than their format: whoever names one in the year 1 wants every hour since
+# then to be looked at.
+FIRST_HOUR: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_DAYS: Final = 2  # a stream keeps a record for 24 hours, so nothing is archived later than a day
 # An hour is over for good once Lambda's batching window and a few tries have passed.
 SETTLED: Final = timedelta(minutes=10)
@@ -357,6 +360,7 @@ def _hour(pattern: re.Pattern[str], key: str) -> datetime | None:
     if found is None:
         return None
     try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}:00:00+00:00")
+        hour = datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}:00:00+00:00")
     except ValueError:
         return None
+    return hour if hour >= FIRST_HOUR else None

@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-from chalicelib.config.files import bundle_digest, decode_bundle
-from chalicelib.domain.activation import ACTIVATION_SIGNATURE_TYPE, Activation, bundle_key
+from chalicelib.domain.activation import Activation
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.connection import BOOTS, ConnectionRow
 from chalicelib.domain.copy_statement import COPY_SIGNATURE_TYPE, CopyStatement, parse_statement
-from chalicelib.domain.errors import ConfigurationInvalid, NotFound, ProofInvalid
+from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import SessionId
 from chalicelib.domain.reading import EvidenceStores, ReadObjects
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Beats, Keys
 from chalicelib.identity.jws import verify_boot_end
 from chalicelib.services.boots import RowsOfBoot, boot_end_of, boot_findings
+from chalicelib.services.configurations import configuration_findings
 from chalicelib.services.copied_rows import Row
 from chalicelib.services.copy_around import INCLUSIONS, TOLD, serials_of
 from chalicelib.services.digest_cover import Cover, included_cover, read_cover
@@ -125,10 +125,14 @@ class CopiedAround:
     def look(self, review: AccessReview, keys: Keys, now: datetime) -> LookedAround:
         findings: list[Finding] = []
         statement = self._statement(keys, findings)
-        made = statement.stated_at if statement is not None else _moment(self.made_at, now)
+        # Whoever made the copy says when: no digest is due later than now.
+        made = min(now, statement.stated_at if statement is not None else _moment(self.made_at, now))
         cover = included_cover(self.objects, keys, self.rows, self.inclusions or b"", made, INCLUSIONS)
         boots = list(self._boots(keys, findings))
         findings += self._configurations(review, keys)
+        if self.events is None:
+            what = "is missing: every whole copy has it, with what was told of it"
+            findings.append(Finding(key=TOLD, kind=FindingKind.MISSING, what=what))
         told = list(_told(self.events or b"", findings))
         findings += _events(told, review)
         return _looked(
@@ -199,32 +203,7 @@ class CopiedAround:
             what = "is missing: something was decided under it"
             yield Finding(key=f"activations/{serial:08d}.json", kind=FindingKind.MISSING, what=what)
         for activation in self.activations:
-            name = f"activations/{activation.serial:08d}.json"
-            fault = signature_finding(
-                name,
-                keys,
-                KeyPurpose.ACTIVATION,
-                ACTIVATION_SIGNATURE_TYPE,
-                activation.signature,
-                activation.sha256(),
-            )
-            if fault is not None:
-                yield fault
-            yield from self._bundle(activation)
-
-    def _bundle(self, activation: Activation) -> Iterator[Finding]:
-        key = bundle_key(activation.bundle_digest)
-        try:
-            same = bundle_digest(decode_bundle(self.objects.get(key))) == activation.bundle_digest
-        except NotFound:
-            what = f"is missing: activation {activation.serial} made it active"
-            yield Finding(key=key, kind=FindingKind.MISSING, what=what)
-        except ConfigurationInvalid:
-            yield Finding(key=key, kind=FindingKind.ALTERED, what="is no bundle")
-        else:
-            if not same:
-                what = f"is not the bundle that activation {activation.serial} made active"
-                yield Finding(key=key, kind=FindingKind.ALTERED, what=what)
+            yield from configuration_findings(activation, self.objects, keys)
 
 
 def _looked(

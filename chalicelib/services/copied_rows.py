@@ -19,15 +19,6 @@ from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.session import Session
 
 Row: TypeAlias = Hop | Session | ConnectionRow | Ask | Answer | Use | Revocation
-ROW_KINDS: Final[Mapping[str, type[Row]]] = {
-    "chains": Hop,
-    "sessions": Session,
-    "connections": ConnectionRow,
-    "asks": Ask,
-    "answers": Answer,
-    "uses": Use,
-    "revocations": Revocation,
-}
 # What ``domain.row_change`` lets change, by the fields' own names; a copy has no verifier.
 _MAY_CHANGE: Final[Mapping[type, frozenset[str]]] = {
     Session: frozenset({"status", "grant", "verifier", "closed_at", "close_reason"}),

@@ -27,16 +27,15 @@ from chalicelib.domain.reading import ReadObjects
 from chalicelib.domain.session import Session
 from chalicelib.services.copied_rows import Row
 from chalicelib.services.digest_cover import hours_of, inclusions_of
+from chalicelib.services.event_numbers import MAX_OBJECT
 from chalicelib.services.operations import json_object
 from chalicelib.services.reviewed import AccessReview
 
 INCLUSIONS: Final = "inclusions.ndjson"
 TOLD: Final = "events.ndjson"
-KEY_HISTORY: Final = "keys/v1/"
 # Events are written within seconds, or minutes where a log line or a dead broker's operation comes late.
 _TOLD_WITHIN: Final = timedelta(hours=2)
 _MOST_EVENTS: Final = 500_000  # of one chain: 1 GB at their usual size; more is asked for by session
-_MAX_RAW: Final = 64 * 1024 * 1024
 
 
 class AroundOut(Protocol):
@@ -128,7 +127,7 @@ def _events(objects: ReadObjects, review: AccessReview, rows: Sequence[Row], now
 def _lines(objects: ReadObjects, key: str) -> Iterator[dict[str, Any]]:
     unpacking = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        raw = unpacking.decompress(objects.get(key), _MAX_RAW)
+        raw = unpacking.decompress(objects.get(key), MAX_OBJECT)
     except (NotFound, zlib.error):
         return
     for line in raw.splitlines():

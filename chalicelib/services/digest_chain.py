@@ -60,8 +60,8 @@ def read_chain(
     """Return the digests from the hour ``since`` on, all where it is None, to the hour ``until``, to the last where it
     is None. Raises StoreUnavailable."""
     chain = DigestChain()
-    here = _stored(objects, since, until, chain)
-    there = _stored(copies, since, until, None) if copies is not None else {}
+    here = _stored(objects, since, until, now, chain)
+    there = _stored(copies, since, until, now, None) if copies is not None else {}
     hours = sorted({*here, *there})
     if not hours:
         return chain
@@ -89,13 +89,18 @@ def last_due_hour(now: datetime) -> datetime:
 
 
 def _stored(
-    objects: ReadObjects, since: datetime | None, until: datetime | None, chain: DigestChain | None
+    objects: ReadObjects, since: datetime | None, until: datetime | None, now: datetime, chain: DigestChain | None
 ) -> Mapping[datetime, bytes]:
     found: dict[datetime, bytes] = {}
     for key in objects.keys(f"{DIGESTS}/"):
         hour = digest_hour(key)
         if hour is None and chain is not None:
             chain.findings.append(Finding(key=key, kind=FindingKind.EXTRA, what="is no digest, and lies among them"))
+        if hour is not None and hour > now:  # a chain to the year 9999 would be looked for, hour by hour
+            if chain is not None:
+                what = "is the digest of an hour that is still to come"
+                chain.findings.append(Finding(key=key, kind=FindingKind.EXTRA, what=what))
+            continue
         if hour is not None and (since is None or hour >= since) and (until is None or hour <= until):
             found[hour] = objects.get(key)
     return found

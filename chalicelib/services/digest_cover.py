@@ -17,7 +17,17 @@ from typing import Any, Final
 from chalicelib.domain.archived_item import ArchivedItem, item_of_line, items_of
 from chalicelib.domain.canonical import Json, canonical
 from chalicelib.domain.connection import ConnectionRow
-from chalicelib.domain.digest import HOUR, LATE_DAYS, HourlyDigest, Kind, digest_hour, digest_key, hour_of, kind_of
+from chalicelib.domain.digest import (
+    FIRST_HOUR,
+    HOUR,
+    LATE_DAYS,
+    HourlyDigest,
+    Kind,
+    digest_hour,
+    digest_key,
+    hour_of,
+    kind_of,
+)
 from chalicelib.domain.errors import NotFound
 from chalicelib.domain.inclusion import inclusion_path, root_by_path
 from chalicelib.domain.reading import ReadObjects
@@ -66,7 +76,7 @@ def hours_of(rows: Iterable[Row]) -> tuple[datetime, datetime] | None:
     there are none. Pure."""
     moments = [place_of(row).at for row in rows]
     moments += [row.sealed_at for row in rows if isinstance(row, ConnectionRow) and row.sealed_at is not None]
-    return (hour_of(min(moments)), hour_of(max(moments))) if moments else None
+    return (max(hour_of(min(moments)), FIRST_HOUR), hour_of(max(moments))) if moments else None
 
 
 def read_cover(objects: ReadObjects, keys: Keys, rows: Sequence[Row], now: datetime) -> Cover:

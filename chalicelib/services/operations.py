@@ -71,12 +71,14 @@ def _parsed(text: str) -> Any:
 
 
 def moment_of(value: object, otherwise: datetime) -> datetime:
-    """Return the moment that ``value`` states, aware; ``otherwise`` where it states none."""
+    """Return the moment that ``value`` states, in UTC; ``otherwise`` where it states none."""
     try:
         found = datetime.fromisoformat(str(value))
-    except ValueError:
+        if found.tzinfo is UTC:
+            return found
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter: year 1 east of Greenwich
         return otherwise
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def _operation(

@@ -60,17 +60,19 @@ class Checked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verification:
-    """``subject`` is a session's id or a txn. ``holds``: there is no finding, and somebody vouches for the keys."""
+    """``subject`` is a session's id or a txn. ``complete`` as in :class:`EvidenceSource`. ``holds``: there is no
+    finding, and somebody vouches for the keys and for that this is all."""
 
     subject: str
     anchor: Anchor
     checked: Checked
     findings: tuple[Finding, ...]
     around: LookedAround | None = None
+    complete: bool = True
 
     @property
     def holds(self) -> bool:
-        return not self.findings and self.anchor is not Anchor.NOBODY
+        return not self.findings and self.anchor is not Anchor.NOBODY and self.complete
 
     def as_json(self) -> Mapping[str, Json]:
         """Return it as JSON values. Pure."""
@@ -78,6 +80,7 @@ class Verification:
             "subject": self.subject,
             "verified": self.holds,
             "anchored_by": self.anchor.value,
+            "complete": self.complete,
             "checked": {field.name: getattr(self.checked, field.name) for field in fields(self.checked)},
             "findings": [{"key": one.key, "kind": one.kind.value, "what": one.what} for one in self.findings],
             **({} if self.around is None else {"around": self.around.as_json()}),
@@ -88,13 +91,15 @@ class Verification:
 class EvidenceSource:
     """The stores to verify in, what is wrong with them already (a copy's files), and who vouches for their keys where
     no file of fingerprints does. ``opened`` are the issuers' proofs that a copy holds in the clear, by txn;
-    ``around`` is where to look besides, None where there is nothing."""
+    ``around`` is where to look besides, None where there is nothing. ``complete``: something outside the evidence says
+    that this is all of it (our tables, the service's statement over a copy, a copy's hash that somebody kept)."""
 
     stores: EvidenceStores
     faults: Sequence[Finding] = ()
     opened: Mapping[str, bytes] = field(default_factory=dict)
     around: Around | None = None
     anchor: Anchor = Anchor.NOBODY
+    complete: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +160,14 @@ def verify(
     # What the evidence itself shows of a thing says more than that its file is not the one that was copied.
     found += [fault for fault in evidence.faults if fault.key not in named]
     findings = tuple(dict.fromkeys(found))
-    return Verification(subject=subject, anchor=trusted.anchor, checked=checked, findings=findings, around=around)
+    return Verification(
+        subject=subject,
+        anchor=trusted.anchor,
+        checked=checked,
+        findings=findings,
+        around=around,
+        complete=evidence.complete,
+    )
 
 
 def _roots(stores: EvidenceStores, review: AccessReview) -> list[Hop]:

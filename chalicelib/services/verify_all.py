@@ -20,7 +20,7 @@ from chalicelib.domain.archived_item import ITEMS, TABLE_KEYS, Rows
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import BOOTS
-from chalicelib.domain.digest import DIGESTS, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
+from chalicelib.domain.digest import DIGESTS, FIRST_HOUR, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
 from chalicelib.domain.identifiers import ulid_prefixes
 from chalicelib.domain.reading import ReadObjects
 from chalicelib.domain.store import Keys
@@ -28,11 +28,14 @@ from chalicelib.services.anchors import Anchors
 from chalicelib.services.archive_walk import ArchiveWalk
 from chalicelib.services.boots import RowsOfBoot, boot_findings
 from chalicelib.services.code_changes import CodeChange, code_changes
+from chalicelib.services.configurations import archived_configuration_findings
 from chalicelib.services.digest_chain import DigestChain, read_chain
 from chalicelib.services.event_numbers import EventNumbers, ended_boots
+from chalicelib.services.operations import moment_of
 from chalicelib.services.reviewed import Finding, FindingKind
 from chalicelib.services.row_check import row_findings
 from chalicelib.services.row_fold import RowFold
+from chalicelib.services.signed_objects import signed_object_findings
 from chalicelib.services.verify import Anchor, Checked, EvidenceSource, TrustedKeys, trusted_keys, verify
 
 # A change is archived within Lambda's batching window and a retry or two; longer than this it did not get there.
@@ -145,16 +148,19 @@ def verify_all(
         compared, edited = row_findings(source.rows, source.objects, fold, listed=whole, again=again)
     walking.sealed(start, clock.now(), fold.open_connections())
     named = {finding.key for finding in walking.walk.findings}  # an object that was altered need not be named twice
+    signed = signed_object_findings(walking.walk.named, source.objects, trusted.keys)
     running = _running(fold, now)
     chains, checked, wrong = _chains(source, anchors, clock, fold, running, trusted)
     found = [
         *trusted.findings,
         *chain.findings,
-        *_no_digest(chain, start, now),
+        *_no_digest(source, chain, start, now, alone=whole and source.rows is None),
         *walking.walk.findings,
         *fold.findings(whole=whole),
         *edited,
-        *_boots(source, trusted.keys, fold, now),
+        *(one for one in signed if one.key not in named),
+        *archived_configuration_findings(fold.facts.activations, source.objects, trusted.keys),
+        *_boots(source, trusted.keys, fold, start, now),
         *(one for one in _numbers(source, numbers, fold, whole=whole) if one.key not in named),
         *_orphans(source.objects, fold, start if whole else start + HOUR, now),
         *wrong,
@@ -190,9 +196,19 @@ def _beginning(objects: ReadObjects, chain: DigestChain) -> datetime | None:
     return min((hour for key in keys if (hour := archived_hour(key)) is not None), default=None)
 
 
-def _no_digest(chain: DigestChain, start: datetime, now: datetime) -> Iterator[Finding]:
-    if chain.last is None and start <= last_settled_hour(now - HOUR):
+def _no_digest(
+    source: ArchiveSource, chain: DigestChain, start: datetime, now: datetime, *, alone: bool
+) -> Iterator[Finding]:
+    """Give a finding where there must be a digest and there is none at all: from the first archived change on, which on
+    a deployment's first day is later than ``start``. ``alone``: all of a downloaded bucket, with no tables beside it:
+    without a digest an emptied one looks like one that is an hour old."""
+    if chain.last is not None:
+        return
+    if max(start, _beginning(source.objects, chain) or hour_of(now)) <= last_settled_hour(now - HOUR):
         what = "holds no digest, and hours are over that must have one"
+        yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
+    elif alone:
+        what = "holds no digest: nothing shows what was in this bucket, nor that anything was"
         yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
 
 
@@ -201,11 +217,8 @@ def _running(fold: RowFold, now: datetime) -> frozenset[str]:
     found: set[str] = set()
     for one in fold.open_connections():
         session, _, connection = one.partition("/")
-        try:
-            expires = datetime.fromisoformat(fold.facts.expires.get(session, ""))
-        except ValueError:
-            continue
-        if now < expires + _STILL_OPEN:
+        expires = moment_of(fold.facts.expires.get(session), FIRST_HOUR)  # of a row that may be edited: any text
+        if now - expires < _STILL_OPEN:
             found.add(connection)
     return frozenset(found)
 
@@ -229,10 +242,12 @@ def _chains(
     return len(txns), Checked(**total), found
 
 
-def _boots(source: ArchiveSource, keys: Keys, fold: RowFold, now: datetime) -> Iterator[Finding]:
-    """Give what does not hold in each broker boot's count. That a broker died without a last word is none here: a row
-    that it put is archived, whether it lived to count it or not."""
-    for boot in sorted({row.boot for row in fold.facts.numbered}):
+def _boots(source: ArchiveSource, keys: Keys, fold: RowFold, start: datetime, now: datetime) -> Iterator[Finding]:
+    """Give what does not hold in each broker boot's count, and in each end that lies there, of a boot that opened
+    nothing too. That a broker died without a last word is none here: a row that it put is archived, whether it lived to
+    count it or not."""
+    ended = ended_boots(key for key in source.objects.keys(BOOTS) if key >= f"{BOOTS}{timestamp(start)[:10]}")
+    for boot in sorted({row.boot for row in fold.facts.numbered} | ended):
         found = boot_findings(source.boots, source.objects, keys, boot, now=now)
         yield from (one for one in found if one.kind is not FindingKind.UNSEALED)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,9 +32,10 @@ def write_archive(folder: Path, out: Path) -> None:
 
     Raises AlreadyExists where ``out`` is there, StoreUnavailable where it cannot be written.
     """
-    part = out.with_name(f"{out.name}.part")
+    part = ""
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        # A name of its own: another run's must not be taken for ours, nor one that a killed run left stand in the way.
+        descriptor, part = tempfile.mkstemp(prefix=f"{out.name}.", suffix=".part", dir=out.absolute().parent)
         with os.fdopen(descriptor, "wb") as file:
             for path in _in_order(folder):
                 _put(file, folder / path, path)
@@ -47,7 +49,7 @@ def write_archive(folder: Path, out: Path) -> None:
         raise StoreUnavailable("the archive could not be written", hint="Name another file.") from error
     finally:
         with suppress(OSError):
-            part.unlink()
+            os.unlink(part)
 
 
 def header_of(path: str, size: int) -> bytes:

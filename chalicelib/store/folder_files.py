@@ -23,6 +23,7 @@ from chalicelib.domain.errors import NotFound, StoreUnavailable
 
 FOLDER_VERSION: Final = 1
 WHOLE_VERSION: Final = 2  # a copy that also holds what shows that its rows are all: digests, proofs, configuration
+_VERSIONS: Final = (FOLDER_VERSION, WHOLE_VERSION)
 MANIFEST: Final = "MANIFEST.json"
 STATEMENT: Final = "STATEMENT.json"
 OBJECTS: Final = "objects"
@@ -176,6 +177,8 @@ class FolderFiles:
             said = {name: value for name, value in document.items() if name != "sha256"}
             if canonical(document) != stored or digest(said) != document["sha256"]:
                 self.fault(MANIFEST, "altered", "was changed: it is not what it hashes to")
+            if type(document["v"]) is not int or document["v"] not in _VERSIONS:
+                self.fault(MANIFEST, "altered", "is of a version that is not known: was it made by a later release?")
             return _read_manifest(document)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             self.fault(MANIFEST, "altered", "was changed: it is no list of files")

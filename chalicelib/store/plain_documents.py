@@ -18,6 +18,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from chalicelib.domain.canonical import timestamp
 from chalicelib.domain.errors import StoreUnavailable
 
 T = TypeVar("T")
@@ -69,7 +70,9 @@ def _exactly(kind: type) -> Reader:
 def _moment(value: Any) -> datetime:
     if not isinstance(value, str) or not _MOMENT.match(value):
         raise ValueError("not a moment")
-    return datetime.fromisoformat(value)
+    found = datetime.fromisoformat(value)
+    timestamp(found)  # raises where UTC has no form for it, as nothing that we wrote
+    return found
 
 
 def _named(kind: type[StrEnum]) -> Reader:

@@ -65,7 +65,7 @@ def evidence(invocation: Invocation) -> int:
     output.result({"subject": options.subject, "folder": options.folder, "sha256": sha256, "findings": findings})
     output.line(f"{safe_line(options.subject)} is copied to {safe_line(options.folder)}")
     output.line(f"  SHA-256 {sha256}: write it down, it stands for every byte of the copy")
-    output.line(f"  countersign verify {safe_line(options.folder)} --trust FILE")
+    output.line(f"  countersign verify {safe_line(options.folder)} --trust FILE --sha256 {sha256}")
     for finding in review.findings:
         output.line(f"  {output.paint(finding.kind.value, 'red')}  {safe_line(str(finding))}")
     return Exit.DONE if review.verified else Exit.INVALID

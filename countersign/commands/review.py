@@ -101,6 +101,8 @@ def _review_one(invocation: Invocation, subject: str) -> int:
     found = replace(found, findings=tuple(dict.fromkeys((*trusted.findings, *found.findings, *source.faults))))
     if source.copy:
         output.say(f"this is {source.copy}")
+    if not source.evidence.complete:
+        output.say("a plain copy: nothing in it shows that it is all; `countersign verify COPY --sha256 HASH` does")
     _write(invocation, [found], source, anchored=anchored)
     output.result({**review_json(found), "verified": found.verified and anchored, "anchored_by": trusted.anchor.value})
     for line in screen(found, output.paint, output.columns, every=options.all, anchored=anchored):

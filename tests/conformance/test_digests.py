@@ -33,6 +33,7 @@ from tests.fakes.broker import MemoryAudit
 from tests.fakes.clock import FakeClock
 from tests.fakes.digested import Digested, DigestedIn
 from tests.fakes.signer import MemorySigner
+from tests.fakes.waiting_clock import WaitingClock
 
 ACCOUNT = "123456789012"
 Tampered = dict[str, str]
@@ -188,7 +189,7 @@ def test_each_part_does_its_work_under_its_own_role_and_no_other_work(deployed: 
     }
     for period in (["--all"], ["--since", str(archive.clock.now().date())]):
         out, err = io.StringIO(), io.StringIO()
-        code = main(["verify", *period, "--json"], environment, out=out, err=err)
+        code = main(["verify", *period, "--json"], environment, out=out, err=err, clock=WaitingClock(clock.now()))
         told = json.loads(out.getvalue())
         assert (code, told["findings"], err.getvalue()) == (0, [], "")
         assert (told["checked"]["digests"], told["checked"]["frames"]) == (len(made), 20)

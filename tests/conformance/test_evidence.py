@@ -96,7 +96,7 @@ def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path)
     code, told = run("evidence", archive.txn, folder)
     assert (code, told["findings"], len(told["sha256"])) == (0, [], 64)
     assert run("evidence", archive.txn, folder)[0] == 64
-    assert run("verify", folder, "--trust", trust)[0] == 0
+    assert run("verify", folder, "--trust", trust, "--sha256", told["sha256"])[0] == 0
     assert run("verify", folder)[0] == 78
 
 

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from chalicelib.config.files import bundle_digest, encode_bundle
+from chalicelib.domain.activation import Activation, bundle_key
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.store import Keys, Objects, Stores
+from chalicelib.identity.jws import sign_activation
 from chalicelib.services.anchors import Anchors
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from chalicelib.services.digest_hour import DigestHours
@@ -189,3 +192,14 @@ class Digested(DigestedIn[MemoryStores]):
             return stores.rows.events(archive.clock.now())
 
         super().__init__(archive, MemoryAdministrator(stores), events, PREFIX, young=young)
+
+
+def signed_activation(on: Digested) -> Activation:
+    """Put a bundle, and return its signed activation."""
+    files = {"targets.yaml": b"targets: {}\n"}
+    key = bundle_key(bundle_digest(files))
+    on.stores.objects.put_new(key, encode_bundle(files), content_type="application/json")
+    unsigned = Activation(
+        serial=1, bundle_digest=bundle_digest(files), previous_digest="", author="a", activated_at=on.clock.now()
+    )
+    return sign_activation(on.stores.signer("activation"), unsigned)

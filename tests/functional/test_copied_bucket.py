@@ -272,6 +272,16 @@ def test_the_tamper_table_of_a_downloaded_bucket(bucket: Downloaded, tamper: Tam
         assert kind in found.get(key, []), found
 
 
+@pytest.mark.parametrize("left", ["items/v1/sessions/x", "digests/v1/x"])
+def test_a_bucket_that_was_emptied_is_not_a_young_one(bucket: Downloaded, left: str) -> None:
+    """Attack: whoever keeps the download removes all of it but a stray file. There is nothing that could be wrong, and
+    that must not be VERIFIED."""
+    shutil.rmtree(bucket.folder)
+    bucket.path(left).parent.mkdir(parents=True)
+    bucket.path(left).write_bytes(b"")
+    assert bucket.named()["digests/v1/"] == ["missing"]
+
+
 def test_a_session_that_was_removed_from_the_tables_is_still_in_the_archive(bucket: Downloaded) -> None:
     """Attack: an administrator deletes rows. Their removal is archived too, and the download says so."""
     admin, orders = bucket.on.administrator, bucket.on.archive.orders
@@ -298,6 +308,8 @@ def test_a_link_in_a_downloaded_bucket_is_not_followed(bucket: Downloaded, tmp_p
         ["verify", "{folder}", "--all", "--keys", "no-such-file"],
         ["verify", "{folder}", "--all", "--since", "2026-11-01"],
         ["verify", "{folder}", "--all", "--as-of", "once"],
+        ["verify", "{folder}", "--since", "2030-01-01"],
+        ["verify", "{folder}", "--since", "2026-11-02", "--as-of", "2026-11-01T09:00:00Z"],
         ["verify", "{folder}", "--all", "--digests", "no-such-folder"],
         ["verify", "{folder}"],
         ["verify", "--all", "--keys", "{keys}"],
@@ -311,3 +323,12 @@ def test_a_wrong_call_says_what_is_wrong(bucket: Downloaded, tmp_path: Path, arg
     code, out, err = bucket.run(*[argument.format(**told) for argument in arguments])
     assert (code, out) == (64, "")
     assert err.startswith("countersign: ")
+
+
+def test_a_refusal_that_was_saved_in_the_place_of_keys_is_no_file_of_keys(bucket: Downloaded) -> None:
+    """`curl` without -f saves the service's refusal: that is a call to change, and no finding at every signature."""
+    bucket.keys.write_text(json.dumps({"code": "store_unavailable", "message": "a service could not be reached"}))
+    code, out, err = bucket.run("verify", str(bucket.folder), "--all", "--keys", str(bucket.keys))
+    assert (code, out) == (64, "")
+    assert "has no key in it" in err
+    assert "curl -fsS" in err

@@ -140,7 +140,8 @@ class _Chapter:
         text = page.read_text(errors="replace") if page.is_file() else ""
         self._screen.held(DROP.rstrip(";") in text, "it has the statement that was blocked")
         self._screen.held("http://" not in text.replace("http://www.w3.org/", ""), "and fetches nothing from anywhere")
-        told = self._stage.trail.find("recording.replayed", lambda event: event.get("session_id") == self._job.session_id)
+        session_id = self._job.session_id
+        told = self._stage.trail.find("recording.replayed", lambda event: event.get("session_id") == session_id)
         who = str(told.get("actor", "")) if told is not None else ""
         self._screen.held(
             told is not None, f"the audit trail says who looked: {who}", "the audit trail does not say it"

@@ -46,6 +46,14 @@ def test_what_is_drawn_is_shown(text: str) -> None:
     assert safe_terminal(text) == text
 
 
+@pytest.mark.parametrize("erase", ["3", "03", "0003", "2;3", "3;"])
+def test_a_recording_clears_what_the_auditor_scrolls_back_to(erase: str) -> None:
+    """Attack: xterm's ED 3 takes the lines that have scrolled away, with the findings that stood above the replay."""
+    for emulated in (False, True):
+        stream = TerminalText(emulated=emulated)
+        assert (stream.feed(f"a\x1b[{erase}Jb"), stream.dropped) == ("ab", 1)
+
+
 @pytest.mark.parametrize(
     "kept",
     [

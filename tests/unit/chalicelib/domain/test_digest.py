@@ -26,7 +26,7 @@ from chalicelib.domain.identifiers import ulid, ulid_of, ulid_prefixes
 from dev.provision import _TABLES
 from tests.fakes.clock import START
 
-MOMENTS = st.datetimes(datetime(2024, 1, 1), datetime(2090, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
+MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2090, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
 
 
 def change(sequence: str = "17") -> ArchivedItem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -237,6 +238,11 @@ def tell_of_an_operation_that_never_was(on: Tampered) -> dict[str, str]:
     return {"op_never": "extra"}
 
 
+def drop_the_events(on: Tampered) -> dict[str, str]:
+    (on.folder / "events.ndjson").unlink()
+    return {"events.ndjson": "missing"}
+
+
 def tell_that_an_operation_was_blocked(on: Tampered) -> dict[str, str]:
     path = on.folder / "events.ndjson"
     lines = path.read_text().splitlines()
@@ -283,6 +289,7 @@ TAMPERINGS = [
     sign_a_digest_with_another_key,
     change_the_configuration,
     drop_the_configuration,
+    drop_the_events,
     tell_of_an_operation_that_never_was,
     tell_that_an_operation_was_blocked,
     change_the_boots_end,
@@ -298,6 +305,20 @@ def test_the_tamper_table_of_an_archive(copy: Tampered, tamper: Tamper) -> None:
     found = copy.listed_anew().named()
     for key, kind in {**expected, MANIFEST: "replaced"}.items():
         assert kind in found.get(key, []), found
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "9999-12-31"])
+def test_a_copy_of_another_time_makes_no_verification_without_end(copy: Tampered, day: str) -> None:
+    """Attack: a copy with one digest of the year 1 or 9999, that says it was made then, and that nobody vouches for:
+    who verifies it would look for every hour from there to here."""
+    key = f"digests/v1/{day}/23.json"
+    copy.path(key).parent.mkdir()
+    copy.path(key).write_bytes(copy.path(copy.whole.digested.digests()[0]).read_bytes())
+    copy.listed_anew()
+    made = copy.folder / MANIFEST
+    made.write_text(re.sub(r'"made_at":"[0-9-]+', f'"made_at":"{day}', made.read_text()))
+    (copy.folder / STATEMENT).unlink()
+    assert copy.named()[key] == ["extra"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -141,9 +142,11 @@ def test_a_connection_that_stays_open_is_carried_on_until_it_is_sealed(young: Di
 
 
 def test_objects_of_others_are_listed_with_their_hashes(young: Digested) -> None:
-    """Events, brokers' last numbers and sign-offs are put by others: an altered one must show."""
+    """Events, brokers' last numbers and sign-offs are put by others: an altered one must show, and a digest that counts
+    what is no sign-off and no end makes it none."""
     told = AuditEvent(name=AuditName.TOKEN_REFUSED, at=START)
     bodies = {key: key.encode() for key in ("boots/v1/2026-11-02/b.json", "signoffs/v1/2026-11-02/s.json")}
+    none = {key: ["altered"] for key in bodies}
     bodies[EVENT] = event_lines([told.row(writer="fn_1", number=0)])
     for key, body in bodies.items():
         young.stores.objects.put_new(key, body, content_type="text/plain")
@@ -153,17 +156,20 @@ def test_objects_of_others_are_listed_with_their_hashes(young: Digested) -> None
     young.digest()
     found = parse_digest(young.stores.objects.get(FIRST))
     assert {one.key: one.sha256 for one in found.objects} == {key: sha256_hex(body) for key, body in bodies.items()}
-    assert young.verify().findings == ()
+    assert young.named() == none
     young.administrator.put_object(EVENT, b"other")
-    assert young.named() == {EVENT: ["altered"], "fn_1": ["missing"]}
+    assert young.named() == none | {EVENT: ["altered"], "fn_1": ["missing"]}
     young.administrator.delete_object(EVENT)
-    assert young.named() == {EVENT: ["missing"], "fn_1": ["missing"]}
+    assert young.named() == none | {EVENT: ["missing"], "fn_1": ["missing"]}
 
 
 def test_an_object_of_rubbish_is_named_and_stops_nothing(young: Digested) -> None:
     """Whoever can put under items/ must not be able to end the digests."""
     key = "items/v1/uses/2026-11-02/09/01k00000000000000000000000.ndjson.gz"
-    for body in (b"", b"no gzip", gzip.compress(b'{"v":1}\n'), gzip.compress(b"\xff" * 100)):
+    other = Digested(young=True)
+    sound = gzip.decompress(other.stores.objects.get(other.items("uses")[0]))
+    of_no_time = re.sub(rb'"at":"[^"]+"', b'"at":"0001-01-01T00:00:00.000+01:00"', sound)
+    for body in (b"", b"no gzip", gzip.compress(b'{"v":1}\n'), gzip.compress(b"\xff" * 100), gzip.compress(of_no_time)):
         on = Digested(young=True)
         on.stores.objects.rows[key] = body
         on.clock.advance(HOUR_S + 700)
@@ -320,3 +326,13 @@ def test_a_digest_of_the_first_version_verifies_as_it_was(young: Digested) -> No
     for wrong in (replace(old, version=3), replace(old, version=2), replace(found, version=1)):
         with pytest.raises(ProofInvalid):
             parse_digest(wrong.stored())
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "2025-12-31", "2026-11-03", "9999-12-31"])
+def test_an_hour_of_another_time_is_named_and_makes_no_verification_without_end(day: str) -> None:
+    """Attack: one file in the year 1 or 9999, and who verifies looks for every hour from there to here."""
+    digested = Digested()
+    key = f"digests/v1/{day}/23.json"
+    digested.administrator.put_object(key, digested.stores.objects.get(digested.digests()[0]))
+    digested.administrator.put_object(f"items/v1/chains/{day}/23/{'0' * 26}.ndjson.gz", b"")
+    assert digested.named()[key] == ["extra"]

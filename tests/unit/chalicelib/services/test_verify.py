@@ -122,6 +122,7 @@ def test_a_sound_copy_verifies_and_says_what_was_checked(copy: Copy) -> None:
         "subject": copy.archive.txn,
         "verified": True,
         "anchored_by": "file",
+        "complete": True,
         "checked": {
             "hops": 5,
             "sessions": 2,

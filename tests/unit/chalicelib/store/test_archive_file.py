@@ -35,6 +35,15 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
     return folder / "out.tar"
 
 
+def test_what_a_killed_run_left_stands_in_nobodys_way_and_is_not_ours_to_remove(tmp_path: Path) -> None:
+    """It may be another run's that is still writing: whoever is first has the name, and nobody's half goes."""
+    left = tmp_path / "out.tar.part"
+    left.write_bytes(b"half")
+    assert ArchiveFiles(write(tmp_path, FILES)).read("README.txt") == FILES["README.txt"]
+    assert left.read_bytes() == b"half"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "out.tar", "out.tar.part"]
+
+
 def faults(path: Path) -> list[str]:
     """Return what is wrong with an archive; that it is none at all is as good."""
     try:
