@@ -12,7 +12,7 @@ from chalicelib.config.files import bundle_digest, encode_bundle
 from chalicelib.domain.activation import bundle_key
 from chalicelib.domain.copy_statement import copy_key, stored_statement
 from chalicelib.identity.jws import sign_copy
-from tests.fakes.digested import HOUR_S, Digested
+from tests.fakes.digested import HOUR_S, Digested, signed_activation
 from tests.fakes.whole_copy import WholeCopy
 
 
