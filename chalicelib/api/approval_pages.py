@@ -197,7 +197,7 @@ _REGISTER_SCRIPT: Final = f"""{_SHARED}
 """
 
 _APPROVE_BODY: Final = """<main id="card" aria-live="polite"><h1>Approval</h1></main>
-<div class="actions" id="actions"><button type="button" class="yes" id="yes">Approve with a passkey</button>
+<div class="actions" id="actions" hidden><button type="button" class="yes" id="yes">Approve with a passkey</button>
 <button type="button" class="no" id="no">Deny with a passkey</button></div>
 <p id="told" role="status"></p>
 <noscript><p>This page needs its script to ask for your passkey.</p></noscript>
