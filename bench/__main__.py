@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.harness import Row, table, write
 
-PARTS = ("control_plane", "postgres", "package", "review")
+PARTS = ("control_plane", "postgres", "package", "review", "recording")
 OUT = Path(__file__).resolve().parent / "out" / "latest.json"
 
 

@@ -1,8 +1,9 @@
 """The review of 10,000 sessions on this machine: the list that is made from the tables, and the whole review.
 
 The sessions are the founding story's, two a chain, each really signed and recorded (``tests.fakes.archive``), in
-stores that answer at once: what is measured is ours, and not a network. The list has a limit. The whole review reads
-every recording back and verifies every signature, so it is compared with these verifications alone, on one core.
+stores that answer at once: what is measured is ours, and not a network. Both have a limit. The whole review reads
+every recording back and verifies every signature, as many at once as the command does; how much of it is signatures is
+said beside it, for one session on one core.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import bisect
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -25,6 +27,7 @@ from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import AskId, HopId, SessionId, Txn
 from chalicelib.domain.session import Session
 from chalicelib.domain.signoff import Period, Selection
+from chalicelib.services.at_once import READERS
 from chalicelib.services.period_review import PeriodReview
 from chalicelib.services.population import Population, ReadPopulation
 from chalicelib.services.review import Review
@@ -36,9 +39,9 @@ from tests.fakes.signer import MemoryKeys
 
 SESSIONS = 10_000
 LIMIT_S = 3.0  # what somebody who reviews a month waits for
-WHOLE_SESSIONS = 500  # verified whole in one run; it is the same work for each
-VERIFICATIONS = 11 / 2  # a session: of each chain's five hops, two manifests, two answers, and two of those shown again
-WHOLE_RATIO = 12.0  # rows, canonical bytes, gzip, JSON and hashes besides the signatures
+WHOLE_SESSIONS = 1000  # for what one of them costs: it is the same work for each
+VERIFICATIONS = 9 / 2  # a session: of each chain's five hops, two manifests and two answers, each once
+WHOLE_RATIO = 4.0  # rows, canonical bytes, gzip, JSON and hashes besides the signatures
 
 
 class Listed:
@@ -50,7 +53,7 @@ class Listed:
 
 class _Chains(Listed):
     def hops(self, txn: Txn) -> Mapping[HopId, Hop]:
-        return {hop.id: hop for hop in self.by[txn]}
+        return {hop.id: replace(hop) for hop in self.by[txn]}  # read anew: one that was read before knows its hash
 
 
 class _Sessions(Listed):
@@ -69,7 +72,7 @@ class _Sessions(Listed):
 
 class _Connections(Listed):
     def of_session(self, session_id: SessionId) -> Sequence[ConnectionRow]:
-        return self.by[session_id]
+        return [replace(row) for row in self.by[session_id]]
 
 
 class _Answers(Listed):
@@ -163,6 +166,20 @@ def _listed_s(stores: Stores, population: Callable[[], Population]) -> float:
     return time.perf_counter() - started
 
 
+def _whole_s(stores: Stores) -> float:
+    """The command's own way, from the population to the last line of its screen."""
+    started = time.perf_counter()
+    clock = FakeClock(START + timedelta(hours=1))
+    period = Period(since=START - timedelta(hours=1), until=START + timedelta(hours=1))
+    population = ReadPopulation(stores, readers=READERS)(period, Selection())
+    review = Review(stores=stores, people=PEOPLE, clock=clock)
+    found = PeriodReview(stores=stores, review=review, people=PEOPLE, readers=READERS)(population, clock.now())
+    list(period_screen(found, _plain, 120, every=False))
+    if not found.verified or found.sessions != SESSIONS:
+        raise RuntimeError("the review does not hold")
+    return time.perf_counter() - started
+
+
 def _whole_ms(stores: Stores, population: Population) -> float:
     started = time.perf_counter()
     clock = FakeClock(START + timedelta(hours=1))
@@ -185,13 +202,15 @@ def _bare_ms() -> float:
 
 
 def rows() -> list[Row]:
-    """Return the row of the list, and that of the whole review."""
+    """Return the rows of the list and of the whole review."""
     period = Period(since=START - timedelta(hours=1), until=START + timedelta(hours=1))
     many, some = archive(SESSIONS), archive(WHOLE_SESSIONS)
+    whole = min(_whole_s(many) for _ in range(2))
     listed = min(_listed_s(many, lambda: ReadPopulation(many)(period, Selection())) for _ in range(3))
     population = ReadPopulation(some)(period, Selection())
     return [
         bounded("review of 10,000 sessions from the tables", "s", listed, "limit", LIMIT_S),
+        bounded("whole review of 10,000 sessions, everything verified", "s", whole, "limit", LIMIT_S),
         compare(
             "a whole review, for each session",
             "ms",

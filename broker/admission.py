@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from broker.evidence import NO_APPROVALS, Approvals, Evidence, asked_of_people
+from broker.evidence import NO_APPROVALS, Approvals, Evidence, asked_of_people, still_eligible
 from broker.liveness import Liveness
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.ask import Approved, UseKind, fold_approval
@@ -232,7 +232,9 @@ class Admissions:
         if not approvers_stand(bundle, chain, ask, state.answers):
             raise ApproverNotEligible("who approved the session may not approve it any more", ask=ask.id)
         asked = frozenset(need.rule for need in question.needs)
-        return Approvals(rules=asked & frozenset(grant.met), answers=state.answers)
+        # Only what still stands: policy may want a passkey now where the question was content with a click.
+        standing = still_eligible(bundle, state.answers, ask.excluded)
+        return Approvals(rules=asked & frozenset(grant.met), answers=standing)
 
 
 def _resolved(bundle: Bundle, grant: Grant) -> tuple[Target, Principal]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.config.bundle import Bundle
@@ -18,7 +18,7 @@ from chalicelib.domain.chain import Chain, Hop, chain_to
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import HopId, PersonId, Txn
 from chalicelib.domain.session import ApprovalNeed
-from chalicelib.services.access import trigger_known
+from chalicelib.services.access import as_registered, people_meet, trigger_known
 
 _logger = logging.getLogger(__name__)
 
@@ -70,9 +70,7 @@ class Approvals:
         return frozenset(need.rule for need in needs) - missing
 
     def _meets(self, need: ApprovalNeed) -> bool:
-        group, count = need.approval.group, need.approval.count
-        people = {answer.person for answer in self.answers if answer.approved and group in answer.groups}
-        return need.rule in self.rules and len(people) >= count
+        return need.rule in self.rules and people_meet(need, self.answers)
 
 
 NO_APPROVALS: Final = Approvals(rules=frozenset(), answers=())
@@ -84,16 +82,8 @@ def asked_of_people(bundle: Bundle, chain: Chain, needs: Sequence[ApprovalNeed])
 
 
 def still_eligible(bundle: Bundle, answers: Sequence[Answer], excluded: Iterable[PersonId]) -> tuple[Answer, ...]:
-    """Return the answers of people who are in ``bundle``, with only the groups that they are in there and were in when
-    they answered, and who are not ``excluded``. Pure."""
-    people = {person.id: person for person in bundle.people}
+    """Return the answers of people who are in ``bundle``, as it lets them count now (``access.as_registered``), and who
+    are not ``excluded``. Pure."""
     barred = set(excluded)
-    return tuple(
-        _narrowed(answer, people[answer.person].groups)
-        for answer in answers
-        if answer.person in people and answer.person not in barred
-    )
-
-
-def _narrowed(answer: Answer, groups: Sequence[str]) -> Answer:
-    return replace(answer, groups=tuple(group for group in answer.groups if group in groups), signature="")
+    held = (as_registered(bundle, answer) for answer in answers if answer.person not in barred)
+    return tuple(answer for answer in held if answer is not None)

@@ -60,6 +60,7 @@ from chalicelib.domain.policy import Allow
 from chalicelib.domain.recording import FrameKind
 from chalicelib.domain.session import SessionStatus
 from chalicelib.domain.store import Answers, Asks, Revocations, Sessions, Uses
+from chalicelib.domain.target import RecordMode
 from chalicelib.services.access import excluded_people
 from chalicelib.services.card import fits_card
 
@@ -118,9 +119,7 @@ class Held:
     @property
     def notice(self) -> str:
         """What the waiting client may read: who must answer, under which id, until when."""
-        needs = ", ".join(
-            f"{need.approval.count} of {need.approval.group} (rule {need.rule})" for need in self.ask.question.needs
-        )
+        needs = ", ".join(f"{need.approval.phrase} (rule {need.rule})" for need in self.ask.question.needs)
         return f"waiting for approval by {needs}; {self.ask.id}, until {timestamp(self.ask.expires_at)}"
 
     @property
@@ -164,7 +163,7 @@ class Held:
         """Make Held durable, then put the Ask. Raises AccessError, recorded as the verdict; an Ask that may exist all
         the same is withdrawn, so that nobody approves what nobody waits for."""
         question = self.ask.question
-        needs: Json = [[need.rule, need.approval.group, need.approval.count] for need in question.needs]
+        needs: Json = [need.told() for need in question.needs]
         asked = False
         try:
             if not fits_card(question):
@@ -267,8 +266,10 @@ class Held:
 
     def _forward(self, judged: Judgement, outcome: Allow) -> Forward:
         forward = Forward(ruling=judged.ruling, masks=outcome.masks, durable=True, record_full=outcome.record_full)
-        masks: dict[str, Json] = {"masks": list(forward.masks)} if forward.masks else {}
-        self._record(FrameKind.VERDICT, verdict=verdict_word(forward), **_ruling_meta(judged.ruling), **masks)
+        more: dict[str, Json] = {"masks": list(forward.masks)} if forward.masks else {}
+        if not forward.record_full:
+            more["recorded"] = RecordMode.STATEMENTS.value
+        self._record(FrameKind.VERDICT, verdict=verdict_word(forward), **_ruling_meta(judged.ruling), **more)
         self._stores.recorder.make_durable(self._recording)
         return forward
 

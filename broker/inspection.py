@@ -12,8 +12,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, Protocol, TypeAlias, assert_never
 
@@ -24,12 +24,16 @@ from chalicelib.domain.chain import Chain
 from chalicelib.domain.operation import Act, Ruling
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval, PolicyQuestion
 from chalicelib.domain.session import ApprovalNeed
+from chalicelib.domain.target import RecordMode
 from chalicelib.services.access import trigger_known
 
 MAX_KEPT: Final = 1024  # outcomes in one connection, about 1 KiB each; a client that varies its acts pays for it alone
 # Classes that are durable before they are forwarded (architecture, "Accepted and durable"): what changes definitions,
 # what cannot be read (a shell least of all), and what changes who may do what.
 DURABLE_CLASSES: Final = frozenset({"define", "opaque", "privilege", "shell"})
+# What cannot be read beforehand: its output alone shows what it did, so that it is recorded whatever policy permits.
+UNREAD_CLASSES: Final = frozenset({"opaque", "shell"})
+RECORD_LESS: Final = "record_less"
 
 _Key: TypeAlias = tuple[str, int, str, bytes, str, str]
 
@@ -93,7 +97,8 @@ class Inspection:
             outcome = self._kept_or_decided(bundle, act, now)
             covered = self._met(bundle, outcome, NO_APPROVALS)
             outcomes.append(decide(bundle, self._subject, act, covered, now) if covered else outcome)
-        return judgement(bundle, self._subject, acts, outcomes)
+        less = self._less(bundle, acts, lambda act: self._kept_or_decided(bundle, act, now))
+        return judgement(bundle, self._subject, acts, outcomes, less=less)
 
     def judge_again(self, bundle: Bundle, acts: Sequence[Act], approvals: Approvals, now: datetime) -> Judgement:
         """Return what ``bundle`` says of ``acts`` now that ``approvals`` were given; nothing is kept, and what is
@@ -103,7 +108,25 @@ class Inspection:
             outcome = decide(bundle, self._subject, act, frozenset(), now)
             met = self._met(bundle, outcome, approvals)
             outcomes.append(decide(bundle, self._subject, act, met, now) if met else outcome)
-        return judgement(bundle, self._subject, acts, outcomes)
+        less = self._less(bundle, acts, lambda act: decide(bundle, self._subject, act, frozenset(), now))
+        return judgement(bundle, self._subject, acts, outcomes, less=less)
+
+    def _less(self, bundle: Bundle, acts: Sequence[Act], decided: Callable[[Act], Decision]) -> bool:
+        """Whether what comes back may be left out of the record: the target says that statements are enough, and policy
+        permits it, for each act. Anything else, an approval that would be needed too, records it whole."""
+        target = bundle.targets.get(self._subject.target)
+        if target is None or target.record is not RecordMode.STATEMENTS:
+            return False
+        for act in acts:
+            family, _, name = act.action.rpartition(":")
+            if name in UNREAD_CLASSES:
+                return False
+            match decided(replace(act, action=f"{family}:{RECORD_LESS}")):
+                case Allow() as allowed if not allowed.record_full and (self._subject.key_bound or not allowed.bound):
+                    continue
+                case _:
+                    return False
+        return True
 
     def _met(self, bundle: Bundle, outcome: Decision, approvals: Approvals) -> frozenset[str]:
         if not isinstance(outcome, NeedsApproval):
@@ -163,8 +186,11 @@ def decide(bundle: Bundle, subject: Subject, act: Act, met: frozenset[str], now:
         return Deny(rules=(), public="policy could not be evaluated", hint="Give the time to the operators.")
 
 
-def judgement(bundle: Bundle, subject: Subject, acts: Sequence[Act], outcomes: Sequence[Decision]) -> Judgement:
+def judgement(
+    bundle: Bundle, subject: Subject, acts: Sequence[Act], outcomes: Sequence[Decision], *, less: bool
+) -> Judgement:
     """Return the worst of ``outcomes`` (refused, held, permitted), with everything that the milder ones require too.
+    ``less``: whether results may be left out of the record, unless one of them requires them.
 
     No acts at all is a refusal: what nobody could name nobody may run. Pure.
     """
@@ -197,6 +223,7 @@ def judgement(bundle: Bundle, subject: Subject, acts: Sequence[Act], outcomes: S
     elif needs:
         result = NeedsApproval(rules=ordered, needs=asked_of_people(bundle, subject.chain, needs))
     else:
+        full = full or not less
         result = Allow(rules=ordered, masks=tuple(sorted(masks)), durable=durable, record_full=full, bound=False)
     return Judgement(
         outcome=result,

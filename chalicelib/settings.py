@@ -48,7 +48,9 @@ class Settings:
     API's own origin: issuer and audience of its tokens. ``waiters`` is how many callers may wait for people at once,
     over all processes: a share of the API function's concurrency (10 of the 50 that a small deployment reserves).
     ``broker_ssh_port`` is 0 where the broker serves no ssh; ``broker_ssh_host_key`` is its public line. ``event_bus``
-    is the EventBridge bus that is told of events, empty where none is."""
+    is the EventBridge bus that is told of events, empty where none is; ``broker_cluster`` the ECS cluster whose images
+    the hourly digests name, empty where the brokers run elsewhere. ``approval_url`` is where people reach the
+    approval page, empty where that is ``public_url``: passkeys are registered for its host, which must be a name."""
 
     store: StoreSettings
     stage: str
@@ -66,6 +68,8 @@ class Settings:
     broker_ssh_port: int = 0
     broker_ssh_host_key: str = ""
     event_bus: str = ""
+    broker_cluster: str = ""
+    approval_url: str = ""
 
 
 def read_store_settings(environment: Mapping[str, str] | None = None) -> StoreSettings:
@@ -101,8 +105,17 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         waiters=_number(env, "COUNTERSIGN_WAITERS", default="10"),
         broker_ssh_port=_number(env, "COUNTERSIGN_BROKER_SSH_PORT", default="0"),
         event_bus=env.get("COUNTERSIGN_EVENT_BUS", ""),
+        broker_cluster=env.get("COUNTERSIGN_BROKER_CLUSTER", ""),
+        approval_url=_approval_url(env.get("COUNTERSIGN_APPROVAL_URL", "")),
         broker_ssh_host_key=_host_key(env.get("COUNTERSIGN_BROKER_SSH_HOST_KEY", "")),
     )
+
+
+def _approval_url(url: str) -> str:
+    # Browsers use passkeys in a secure context alone: https, or the local machine by its name.
+    if url and not url.startswith(("https://", "http://localhost:")):
+        raise ConfigurationInvalid("the environment variable COUNTERSIGN_APPROVAL_URL is not an https address")
+    return url.rstrip("/")
 
 
 def _host_key(line: str) -> str:

@@ -51,13 +51,18 @@ _COMMANDS: Final[Mapping[str, _Entry]] = {
     "delegate": _Entry("make a ticket that lets one child in below this caller", "delegate", "delegate"),
     "key": _Entry("print the thumbprint of this caller's key, for a ticket that names it", "key", "key"),
     "revoke": _Entry("end a hop, a session or a chain with all below it, now", "revoke", "revoke"),
+    "hold": _Entry("keep evidence whatever its retention: hold, lift, list", "hold", "hold"),
     "login": _Entry("log in as a person, at the identity provider", "login", "login"),
     "review": _Entry("who initiated, what was done, who approved, where it is recorded", "review", "review"),
     "reconcile": _Entry("match a target's own logins with our connections", "reconcile", "reconcile", remote=False),
     "verify": _Entry("check evidence or a copy of it, with public keys alone", "verify", "verify", remote=False),
     "evidence": _Entry("copy all evidence of a session or chain into a folder", "evidence", "evidence", remote=False),
     "query": _Entry("ask the archive a named question, on Athena or here", "query", "query", remote=False),
-    "replay": _Entry("play a session's recordings in this terminal", "replay", "replay", remote=False),
+    "search": _Entry("find operations by their words and by what is known of them", "search", "search"),
+    "restore-epoch": _Entry(
+        "after a restore of the tables: make all of before void", "restore_epoch", "restore_epoch", remote=False
+    ),
+    "replay": _Entry("play a session's recordings in this terminal, or write them as a page", "replay", "replay"),
 }
 _GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
     "chain": (
@@ -65,6 +70,17 @@ _GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
         {
             "show": _Entry("the tree of hops, as the service tells it", "chain", "show", "add_show"),
             "verify": _Entry("recompute every hash, signature and link", "chain", "verify", "add_verify"),
+            "token": _Entry("verify the issuer's token that it began with", "chain", "token", "add_token"),
+        },
+    ),
+    "keys": (
+        "the history of the signing keys: operators change a key, auditors look",
+        {
+            "show": _Entry(
+                "every purpose's keys, each introduced by the one before", "keys", "show", "add_show", remote=False
+            ),
+            "begin": _Entry("begin the history with the keys of now", "keys", "begin", "add_begin", remote=False),
+            "rotate": _Entry("let another key sign from now on", "keys", "rotate", "add_rotate", remote=False),
         },
     ),
     "config": (

@@ -136,7 +136,7 @@ def _hop(hashed: Mapping[str, object], signature: str) -> Hop:
     evidence = _object(hashed["evidence"])
     issued_at, expires_at = moment_of(hashed["issued_at"]), moment_of(hashed["expires_at"])
     version = hashed["v"]
-    if issued_at is None or expires_at is None or version not in {1, 2, 3}:
+    if issued_at is None or expires_at is None or version not in {1, 2, 3, 4}:
         raise ValueError("a hop's times or version are none that we know")
     parent = hashed["parent"]
     return Hop(
@@ -154,6 +154,7 @@ def _hop(hashed: Mapping[str, object], signature: str) -> Hop:
             claims_sha256=_text(evidence["claims_sha256"]),
             assurance=Assurance(_text(evidence["assurance"])),
             attributes=tuple(_pair(pair) for pair in _list(evidence["attributes"])),
+            kept_sha256=_text(evidence.get("kept_sha256", "")),
         ),
         accountable=_texts(hashed["accountable"]),
         teams=_texts(hashed["teams"]),

@@ -1,8 +1,8 @@
 """Where an auditor's command reads evidence: the deployment itself with the caller's own AWS rights, or a copy of it.
 
 A session's id or a txn names something in the deployment (COUNTERSIGN_PREFIX, COUNTERSIGN_BUCKET, AWS_REGION and the
-role ``auditor``); anything else is the folder that `countersign evidence` wrote, for which nothing is needed. Imports
-what needs the extra ``audit`` only when called.
+role ``auditor``); anything else is the folder or the archive that `countersign evidence` wrote, for which nothing is
+needed but the base install. Imports what needs the extra ``audit`` only when called.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from chalicelib.domain.identity import Person
     from chalicelib.domain.reading import EvidenceStores
+    from chalicelib.services.around import CopiedAround
     from chalicelib.services.reviewed import Finding
     from chalicelib.services.verify import EvidenceSource
+    from chalicelib.store.folder import FolderStores
     from chalicelib.store.opened import Stores
     from countersign.output import Output
 
@@ -44,27 +46,32 @@ class Source:
         return tuple(self.evidence.faults)
 
 
-def open_source(subject: str, environment: Mapping[str, str], output: Output) -> Source:
-    """Return where ``subject`` (a session's id, a txn or a folder) is read.
+def open_source(subject: str, environment: Mapping[str, str], output: Output, *, sha256: str = "") -> Source:
+    """Return where ``subject`` (a session's id, a txn, a folder or an archive) is read. ``sha256`` is a copy's own hash
+    as it was written down when it was made, empty where nobody has it.
 
     Raises Failure (usage) where it is none of these or the deployment is not named, StoreUnavailable, and
     ModuleNotFoundError without the extra.
     """
     if SESSION_ID.match(subject) or TXN.match(subject):
+        if sha256:
+            raise Failure(Exit.USAGE, "--sha256 is of a copy: what is online has none", hint="Name the copy.")
         return open_archive(subject, environment, output)
-    folder = Path(subject)
-    if not folder.is_dir():
-        hint = "Give ses_..., a chain's txn, or a folder that `countersign evidence` wrote."
-        raise Failure(Exit.USAGE, "this is no session, no chain and no folder", hint=hint)
-    return _open_folder(folder)
+    path = Path(subject)
+    if not path.is_dir() and not path.is_file():
+        hint = "Give ses_..., a chain's txn, or what `countersign evidence` wrote: a folder or an archive."
+        raise Failure(Exit.USAGE, "this is no session, no chain, no folder and no archive", hint=hint)
+    return _open_copy(path, sha256)
 
 
 def open_archive(subject: str, environment: Mapping[str, str], output: Output) -> Source:
     """Return the deployment itself, where whatever ``subject`` says is read. Raises as :func:`open_source` does."""
+    from chalicelib.services.around import DeploymentAround
     from chalicelib.services.verify import Anchor, EvidenceSource
 
     stores = open_deployment(environment)
-    evidence = EvidenceSource(stores=stores, anchor=Anchor.AWS)
+    around = DeploymentAround(stores, stores.connections)
+    evidence = EvidenceSource(stores=stores, anchor=Anchor.AWS, around=around)
     return Source(subject=subject, evidence=evidence, people=_people(stores, output), copy="")
 
 
@@ -84,18 +91,55 @@ def open_deployment(environment: Mapping[str, str]) -> Stores:
     return open_stores(settings)
 
 
-def _open_folder(folder: Path) -> Source:
+def _open_copy(path: Path, sha256: str) -> Source:
     from chalicelib.services.reviewed import Finding, FindingKind
     from chalicelib.services.verify import EvidenceSource
-    from chalicelib.store.folder import open_folder
+    from chalicelib.store.folder import open_copy
+    from chalicelib.store.folder_files import MANIFEST
 
     try:
-        stores, faults = open_folder(folder)
+        stores, faults = open_copy(path)
     except NotFound as error:
-        raise Failure(Exit.USAGE, error.public, hint="Name the folder that `countersign evidence` wrote.") from error
-    found = tuple(Finding(key=fault.key, kind=FindingKind(fault.kind), what=fault.what) for fault in faults)
+        hint = "Name the folder that `countersign evidence` wrote, or its archive."
+        raise Failure(Exit.USAGE, error.public, hint=hint) from error
+    found = [Finding(key=fault.key, kind=FindingKind(fault.kind), what=fault.what) for fault in faults]
+    if sha256 and sha256 != stores.sha256:
+        what = "is not the list of files whose SHA-256 was written down: files were changed, added or left out since"
+        found.insert(0, Finding(key=MANIFEST, kind=FindingKind.REPLACED, what=what))
+    around = _around(stores) if stores.whole else None
+    # A plain copy from which a whole session was taken, and whose files were listed anew, looks like one that never had
+    # it; and so does an archive that somebody unpacked and took the statement and the digests from.
+    complete = stores.whole or sha256 != ""
+    evidence = EvidenceSource(
+        stores=stores, faults=tuple(found), opened=stores.opened, around=around, complete=complete
+    )
     copy = f"a copy made at {stores.made_at or '?'}, SHA-256 {stores.sha256 or '?'}"
-    return Source(subject=stores.subject, evidence=EvidenceSource(stores=stores, faults=found), people=(), copy=copy)
+    return Source(subject=stores.subject, evidence=evidence, people=(), copy=copy)
+
+
+def _around(stores: FolderStores) -> CopiedAround:
+    from chalicelib.services.around import CopiedAround
+    from chalicelib.services.copy_around import INCLUSIONS, TOLD
+    from chalicelib.store.folder_files import STATEMENT
+
+    listed = stores.files.manifest.files
+    return CopiedAround(
+        subject=stores.subject,
+        made_at=stores.made_at,
+        sha256=stores.sha256,
+        files=len(listed),
+        size=sum(file.bytes for file in listed),
+        rows=stores.rows,
+        activations=stores.activations,
+        objects=stores.objects,
+        inclusions=_file(stores, INCLUSIONS),
+        events=_file(stores, TOLD),
+        statement=_file(stores, STATEMENT),
+    )
+
+
+def _file(stores: FolderStores, path: str) -> bytes | None:
+    return stores.files.read(path) if path in stores.files.under(path) else None
 
 
 def _people(stores: Stores, output: Output) -> Sequence[Person]:

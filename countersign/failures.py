@@ -96,6 +96,7 @@ def _hint_here(error: errors.AccessError) -> str:
         return "Check the id."
     if error.next_step == errors.StoreUnavailable.hint:
         return (
-            "Does this shell hold credentials of AWS that may read it (the role auditor)? Else try again in a minute."
+            "Does this shell hold credentials of AWS that may do it (the role auditor; an operator's for `keys` and "
+            "`restore-epoch`)? Else try again in a minute."
         )
     return error.next_step

@@ -11,8 +11,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from countersign.printable import safe_line
@@ -49,25 +51,46 @@ def tag(name: str, /, *children: Child, **attributes: str | float) -> Markup:
     return Markup("".join(parts))
 
 
-def page(title: str, style: str, script: str, body: Child) -> str:
-    """Return a whole page that needs and reaches nothing: one style, one script, both known to its own policy by hash.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """A library that a page carries with it, pinned by whoever read it. It stands before the page's own style and
+    script; it may compile WebAssembly, and still reaches nothing."""
 
-    ``style`` and ``script`` are this program's own.
+    style: str
+    script: str
+
+
+def page(title: str, style: str, script: str, body: Child, carried: Carried | None = None) -> str:
+    """Return a whole page that needs and reaches nothing: its styles and scripts are known to its own policy by hash.
+
+    ``style`` and ``script`` are this program's own. Raises ValueError where a script would end its own element.
     """
+    styles = [style] if carried is None else [_unix(carried.style), style]
+    scripts = [script] if carried is None else [_unix(carried.script), script]
+    if any(end in text.lower() for text in (*styles, *scripts) for end in ("</script", "</style", "<!--")):
+        raise ValueError("a style or script may not hold what ends its element")
+    wasm = "" if carried is None else " 'wasm-unsafe-eval'"
     policy = (
-        f"default-src 'none'; style-src 'sha256-{_sha256(style)}'; script-src 'sha256-{_sha256(script)}'; "
+        f"default-src 'none'; style-src {_hashes(styles)}; script-src {_hashes(scripts)}{wasm}; "
         "base-uri 'none'; form-action 'none'"
     )
-    head = [
+    head: list[Child] = [
         Markup('<meta charset="utf-8">'),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="referrer", content="no-referrer"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("title", title),
-        tag("style", Markup(style)),
+        [tag("style", Markup(text)) for text in styles],
     ]
-    whole = tag("html", tag("head", head), tag("body", body, tag("script", Markup(script))), lang="en")
+    ours = [tag("script", Markup(text)) for text in scripts]
+    whole = tag("html", tag("head", head), tag("body", body, ours), lang="en")
     return f"<!doctype html>\n{whole.text}\n"
+
+
+def data(identifier: str, value: object) -> Markup:
+    """Return ``value`` as JSON in an element that nobody sees, for a script to read: a text node, all of it ASCII, so
+    that what JSON escapes stays escaped."""
+    return tag("pre", Markup(html.escape(json.dumps(value, separators=(",", ":")))), id=identifier, hidden="hidden")
 
 
 def safe_text(text: str, limit: int = 0) -> str:
@@ -86,6 +109,15 @@ def _texts(children: Iterable[Child]) -> Iterable[str]:
             yield html.escape(safe_text(child), quote=False)
         else:
             yield from _texts(child)
+
+
+def _unix(text: str) -> str:
+    """Return ``text`` with the line ends that a browser makes of it before it takes the hash."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _hashes(texts: Iterable[str]) -> str:
+    return " ".join(f"'sha256-{_sha256(text)}'" for text in texts)
 
 
 def _sha256(text: str) -> str:

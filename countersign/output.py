@@ -75,6 +75,10 @@ class Output:
             print(f"\r\x1b[2K{safe_line(text, self.columns - 1)}", end="", file=self._err, flush=True)
             self._live = True
 
+    def settle(self) -> None:
+        """Take the live line away, before something else is shown where it stood."""
+        self._end_live()
+
     def fail(self, failure: Failure) -> None:
         """Print how the command ended, once."""
         self._end_live()

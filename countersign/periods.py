@@ -36,9 +36,9 @@ def moment_at(text: str, now: datetime, name: str) -> datetime:
         return _cut(now - int(span[1]) * _UNITS[span[2]])
     try:
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return _cut(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
+    except (ValueError, OverflowError) as error:  # the latter: year 1 east of Greenwich
         raise Failure(Exit.USAGE, f"{name} is no moment", hint=f"Give {_FORMS}.") from error
-    return _cut(found if found.tzinfo is not None else found.replace(tzinfo=UTC))
 
 
 def _cut(moment: datetime) -> datetime:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
 MEMORY: Final = "1GB"
+SPILL: Final = "4GB"
 MAX_LINE: Final = 32 * 1024 * 1024  # Athena's own bound of a row
 _TYPES: Final = {Kind.TEXT: "VARCHAR", Kind.NUMBER: "BIGINT", Kind.TEXTS: "VARCHAR[]", Kind.TRUTH: "BOOLEAN"}
 _ITEM: Final = dict.fromkeys(
@@ -90,15 +91,15 @@ def run_local(query: NamedQuery, values: Mapping[str, Value], folder: Path, *, l
     ModuleNotFoundError without the extra ``query``."""
     import duckdb
 
-    files = {name: _files(folder, name, values) for name in tables_of(query)}
+    files = {name: files_of(folder, name, values) for name in tables_of(query)}
     with duckdb.connect(":memory:") as connection:
         try:
-            _prepare(connection, files)
+            prepare(connection, files)
             ran = connection.execute(query.text, list(query.placed(values)))
             columns = tuple(str(column[0]) for column in ran.description or ())
             rows = ran.fetchmany(limit + 1)
         except duckdb.Error as error:
-            raise Failure(Exit.INVALID, "an object is not what it should be", hint=_short(error)) from error
+            raise Failure(Exit.INVALID, "an object is not what it should be", hint=short(error)) from error
     told = tuple(tuple(_cell(value) for value in row) for row in rows[:limit])
     read = sum(path.stat().st_size for paths in files.values() for path in paths)
     count = sum(len(paths) for paths in files.values())
@@ -108,7 +109,7 @@ def run_local(query: NamedQuery, values: Mapping[str, Value], folder: Path, *, l
     )
 
 
-def _files(folder: Path, table: str, values: Mapping[str, Value]) -> list[Path]:
+def files_of(folder: Path, table: str, values: Mapping[str, Value]) -> list[Path]:
     """Return the objects of a table for these values: days, a session."""
     since, until = str(values.get("since", "")), str(values.get("until", "9999-12-31"))
     found: list[Path] = []
@@ -130,8 +131,17 @@ def _files(folder: Path, table: str, values: Mapping[str, Value]) -> list[Path]:
     return found
 
 
-def _prepare(connection: duckdb.DuckDBPyConnection, files: Mapping[str, Sequence[Path]]) -> None:
+def prepare(
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, Sequence[Path]], spill: Path | None = None
+) -> None:
+    """Make our tables of ``files`` and lock the database in: it reads these and nothing else.
+
+    ``spill``: a folder of the caller's own for what does not fit into memory; without one, that ends the query.
+    """
     connection.execute(f"SET memory_limit = '{MEMORY}'")
+    if spill is not None:
+        connection.execute(f"SET temp_directory = {_quoted(str(spill))}")
+        connection.execute(f"SET max_temp_directory_size = '{SPILL}'")
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
     for macro in _MACROS:
@@ -187,5 +197,5 @@ def _cell(value: Any) -> Cell:
             return str(value)
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

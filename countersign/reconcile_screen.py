@@ -10,6 +10,7 @@ from countersign.review_operations import day_of
 
 if TYPE_CHECKING:
     from chalicelib.domain.connection import ConnectionRow
+    from chalicelib.services.cloud_witness import Accounted, Trail, Witness
     from chalicelib.services.login_lines import Login, Logins
     from chalicelib.services.reconcile import Reconciled
 
@@ -42,6 +43,43 @@ def screen(found: Reconciled, logins: Logins, paint: Paint, columns: int) -> Ite
         yield f"{counted(len(found.ended_before), 'connection')} ended before the target was reached:"
         for row in found.ended_before:
             yield f"  {safe_line(_row(row))}"
+
+
+def trail_screen(found: Accounted, trail: Trail, paint: Paint, columns: int) -> Iterator[str]:
+    """Give the lines of a reconciliation with CloudTrail."""
+    word = paint("EVERY CREDENTIAL IS OURS", "green", "bold") if found.holds else paint("NOT RECONCILED", "red", "bold")
+    yield word
+    yield paint(f"from {day_of(found.period.since)} until before {day_of(found.period.until)}", "dim")
+    yield f"  {counted(trail.records, 'record')}; {counted(len(found.matched), 'credential')} with their connections"
+    if found.strangers:
+        yield ""
+        yield paint(f"CREDENTIALS WITHOUT A CONNECTION: {len(found.strangers)}", "bold", "red")
+        yield from (f"  {safe_line(_made(one), columns - 2)}" for one in found.strangers)
+    if found.unseen:
+        yield ""
+        yield paint(f"CONNECTIONS OF WHICH THE TRAIL SHOWS NO CREDENTIAL: {len(found.unseen)}", "bold", "red")
+        yield from (f"  {safe_line(_row(row))}" for row in found.unseen)
+    if found.unreadable:
+        yield ""
+        yield paint(f"RECORDS THAT CANNOT BE READ: {len(found.unreadable)}", "bold", "red")
+        yield from (f"  {safe_line(place)}" for place in found.unreadable)
+    for rows, what in ((found.ended_before, "ended before the target was reached"), (found.unknown, "no bundle names")):
+        if rows:
+            yield ""
+            yield f"{counted(len(rows), 'connection')}: {what}"
+            yield from (f"  {safe_line(_row(row))}" for row in rows)
+    if found.refused:
+        yield ""
+        yield f"{counted(len(found.refused), 'call')} that AWS refused:"
+        yield from (f"  {safe_line(_made(one), columns - 2)}" for one in found.refused)
+    yield ""
+    yield "What this does not cover:"
+    yield from (f"  {safe_line(line)}" for line in found.not_covered)
+
+
+def _made(one: Witness) -> str:
+    refused = f" ({one.call.code})" if one.call.code else ""
+    return f"{one.made.value} {one.what} by {one.call.who} from {one.call.peer} at {day_of(one.call.at)}{refused}"
 
 
 def _login(login: Login) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 from countersign.printable import counted, safe_line
 from countersign.review_operations import day_of, people
 from countersign.review_steps import allowed_session
-from countersign.review_unusual import is_opaque, unusual_hops, unusual_session
+from countersign.review_unusual import alike, is_opaque, unusual_hops, unusual_session
 
 if TYPE_CHECKING:
     from chalicelib.services.period_review import ListedSession, ReviewedPeriod
@@ -97,23 +98,33 @@ def _period_lines(since: datetime, until: datetime, paint: Paint) -> Iterator[st
 
 
 def _unusual(chains: Iterable[AccessReview], paint: Paint, columns: int) -> Iterator[str]:
-    told: list[str] = []
-    for chain in chains:
-        who = f"{chain.initiator.name} ({chain.txn})"
-        if not chain.accountable:
-            told.append(f"{who}: nobody is known behind this run: its trigger is unknown")
-        told += [f"{who}: {line}" for line in unusual_hops(chain)]
-        hops = {hop.id: hop for hop in chain.hops}
-        for session in chain.sessions:
-            told += [f"{who}: {session.target} ({session.id}) {line}" for line in unusual_session(session, hops)]
-    if not told:
+    found = alike((chain.initiator.name, chain.txn, line) for chain in chains for line in _unusual_lines(chain))
+    if not found:
         return
     yield ""
-    yield paint(f"UNUSUAL: {len(told)}", "bold", "yellow")
-    for line in told[:_MOST_UNUSUAL]:
-        yield f"  {safe_line(line, columns - 2)}"
-    if len(told) > _MOST_UNUSUAL:
-        yield paint(f"  and {len(told) - _MOST_UNUSUAL} more: --json, --csv and --html have them", "dim")
+    yield paint(f"UNUSUAL: {sum(one.number for one in found)}", "bold", "yellow")
+    for one in found[:_MOST_UNUSUAL]:
+        who = f"{one.who} ({one.ids[0]})" if one.number == 1 else f"{one.number} times, {one.who}"
+        yield from wrap(
+            safe_line(f"{who}: {one.line}"),
+            columns,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            max_lines=3,
+            placeholder=" …",
+        )
+    more = sum(one.number for one in found[_MOST_UNUSUAL:])
+    if more:
+        yield paint(f"  and {more} more: --json, --csv and --html have them", "dim")
+
+
+def _unusual_lines(chain: AccessReview) -> Iterator[str]:
+    if not chain.accountable:
+        yield "nobody is known behind this run: its trigger is unknown"
+    yield from unusual_hops(chain)
+    hops = {hop.id: hop for hop in chain.hops}
+    for session in chain.sessions:
+        yield from (f"{session.target} ({session.id}) {line}" for line in unusual_session(session, hops))
 
 
 def _telling(chain: AccessReview, session: ReviewedSession) -> bool:

@@ -32,9 +32,17 @@ th { text-align: left; color: var(--dim); font-weight: 600; border-bottom: 2px s
   padding: .3rem .5rem; }
 td { vertical-align: top; border-bottom: 1px solid var(--line); padding: .4rem .5rem; overflow-wrap: anywhere;
   white-space: pre-line; }
+@media (min-width: 60rem) { td { min-width: 6.5rem; } }  /* long facts leave room for names */
 #steps thead th { position: sticky; top: 0; background: var(--paper); }
 td.when { white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--dim); }
-#steps td:nth-child(2) { width: 16%; } #steps td:nth-child(3) { width: 36%; } #steps td:nth-child(4) { width: 13%; }
+#steps, #sessions { table-layout: fixed; }  /* thousands of rows: no column waits for the last of them */
+#steps th:nth-child(1) { width: 11rem; } #steps th:nth-child(2) { width: 16%; } #steps th:nth-child(3) { width: 34%; }
+#steps th:nth-child(4) { width: 10%; }
+#sessions th:nth-child(1) { width: 17rem; } #sessions th:nth-child(2), #sessions th:nth-child(3) { width: 15%; }
+#sessions th:nth-child(4) { width: 22%; }
+details { display: inline-block; vertical-align: top; margin-left: .4rem; } td details { margin-left: 0; }
+details[open] { display: block; } summary { cursor: pointer; color: var(--blue); }
+details p { margin: .3rem 0; font-family: ui-monospace, monospace; overflow-wrap: anywhere; white-space: normal; }
 .kind { font-weight: 600; color: var(--red); white-space: nowrap; }
 .word { font-weight: 600; } .word.green { color: var(--green); } .word.amber { color: var(--amber); }
 .word.red, .word.bad { color: var(--red); }
@@ -43,7 +51,7 @@ td.when { white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--
   background: var(--soft); border: 1px solid var(--line); border-radius: .5rem; }
 .filters input[type=search], .filters select { font: inherit; padding: .2rem .4rem; max-width: 16rem; }
 .filters output { margin-left: auto; color: var(--dim); }
-tr[hidden] { display: none; }
+[hidden] { display: none; }
 svg { max-width: 100%; height: auto; display: block; }
 svg text { font: 12px system-ui, sans-serif; fill: var(--ink); }
 .box rect { fill: var(--soft); stroke: var(--blue); stroke-width: 1.5; }
@@ -74,7 +82,7 @@ footer { margin-top: 2rem; padding-top: .8rem; border-top: 1px solid var(--line)
 SCRIPT: Final = """
 "use strict";
 (() => {
-  const rows = Array.from(document.querySelectorAll("#steps tr.step"));
+  const rows = Array.from(document.querySelectorAll(".step"));
   const texts = new Map();
   const by = (id) => document.getElementById(id);
   const [words, kind, target, telling, count] = ["words", "kind", "target", "telling", "count"].map(by);
@@ -93,7 +101,8 @@ SCRIPT: Final = """
       row.hidden = !fits;
       shown += fits ? 1 : 0;
     }
-    count.textContent = shown === rows.length ? `${shown} steps` : `${shown} of ${rows.length} steps`;
+    const steps = rows.length === 1 ? "step" : "steps";
+    count.textContent = shown === rows.length ? `${shown} ${steps}` : `${shown} of ${rows.length} ${steps}`;
   };
   by("filters").addEventListener("submit", (event) => event.preventDefault());
   for (const one of [words, kind, target, telling]) one.addEventListener("input", show);

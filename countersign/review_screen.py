@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Paint = Callable[..., str]
 
 MOST_OPERATIONS: Final = 12  # of a session, two lines each: with the rest around them a screen of 50 lines is full
+_MOST_HOLD_LINES: Final = 3  # of each: its reason may be a paragraph
 _MOST_GAPS: Final = 3  # of a recording, named on its line; the rest are counted, and stand in the findings
 _MOST_SCOPE: Final = 6  # permissions of a hop on its line; the rest are counted
 _NEVER_GRANTED: Final = {"closed_by_owner": "who asked took it back"}
@@ -49,6 +50,7 @@ def screen(review: AccessReview, paint: Paint, columns: int, *, every: bool, anc
     yield f"{paint('ACCESS REVIEW', 'bold')}  chain {safe_line(review.txn)}  {verdict}"
     yield paint(f"read back and checked at {day_of(review.reviewed_at)}: signatures, links, hashes, sequence", "dim")
     yield from _findings(review, paint)
+    yield from _holds(review, columns)
     yield from _unusual(review, paint, columns)
     yield ""
     yield paint("WHO INITIATED IT", "bold", "cyan")
@@ -65,6 +67,14 @@ def _findings(review: AccessReview, paint: Paint) -> Iterator[str]:
     yield paint(f"FINDINGS: {len(review.findings)}", "bold", "red")
     for finding in review.findings:  # whole, however long: what is cut here may be the name that matters
         yield f"  {paint(safe_line(finding.kind.value), 'red')}  {safe_line(str(finding))}"
+
+
+def _holds(review: AccessReview, columns: int) -> Iterator[str]:
+    for hold in review.holds:
+        told = f"HELD by {hold.by} since {day_of(hold.at)} ({hold.id}, {hold.kind} {hold.subject}): {hold.reason}"
+        yield from textwrap.wrap(
+            safe_line(told), columns, subsequent_indent="  ", max_lines=_MOST_HOLD_LINES, placeholder=" …"
+        )
 
 
 def _unusual(review: AccessReview, paint: Paint, columns: int) -> Iterator[str]:

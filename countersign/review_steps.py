@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from countersign.printable import counted
+
 if TYPE_CHECKING:
     from chalicelib.services.reviewed import (
         AccessReview,
@@ -280,7 +282,16 @@ def verdict_word(op: ReviewedOperation) -> str:
 
 
 def outcome_of(op: ReviewedOperation) -> str:
-    """Return how an operation ended, in the target's own words where it has any."""
+    """Return how an operation ended, in the target's own words where it has any, and what its record lacks."""
+    return f"{left_out(op.left_rows, op.left_bytes)}; {_ended(op)}" if op.left_bytes else _ended(op)
+
+
+def left_out(rows: int, size: int) -> str:
+    """Return the words for results that policy permits to leave out of the record: short, for a column. Pure."""
+    return f"{counted(rows, 'row') if rows else counted(size, 'byte')} unrecorded"
+
+
+def _ended(op: ReviewedOperation) -> str:
     match op.status:
         case "ok":
             return op.tag or f"{op.rows} rows"

@@ -6,8 +6,10 @@ are as they were recorded: who shows them makes them safe. Pure.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from countersign.printable import counted
@@ -19,6 +21,38 @@ if TYPE_CHECKING:
 _OPAQUE: Final = frozenset({"opaque", "shell"})
 _RAN: Final = frozenset({"forward", "mask"})
 _BY_SECRET: Final = "was entered with its secret alone: whoever could read it was its owner (bearer)"
+
+
+_ID: Final = re.compile(r" ?\(?\b(?:ses|con|hop|op|ask)_[0-9a-z]{26}\b\)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alike:
+    """Sentences that say the same of one run's name, ``number`` of them. ``line`` is the sentence, without the ids in
+    it where there are several; ``ids`` are these ids, or the chains'."""
+
+    who: str
+    line: str
+    number: int
+    ids: tuple[str, ...]
+
+
+def alike(told: Iterable[tuple[str, str, str]]) -> list[Alike]:
+    """Return (who, chain, sentence) put together, the rarest first: what happened once in a month of runs is not to be
+    looked for among thousands of the same. Pure."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for who, txn, line in told:
+        found.setdefault((who, _ID.sub("", line)), []).append((line, txn))
+    every = [
+        Alike(
+            who=who,
+            line=same[0][0] if len(same) == 1 else plain,
+            number=len(same),
+            ids=tuple(ids[0].strip(" ()") if (ids := _ID.findall(line)) else txn for line, txn in same),
+        )
+        for (who, plain), same in found.items()
+    ]
+    return sorted(every, key=lambda one: one.number)
 
 
 def unusual(review: AccessReview) -> Iterator[str]:
@@ -85,11 +119,6 @@ def _of_session(session: ReviewedSession) -> Iterator[str]:
 
 def is_opaque(op: ReviewedOperation) -> bool:
     return bool(_OPAQUE & {action.rpartition(":")[2] for action in op.actions})
-
-
-def is_unknown(op: ReviewedOperation) -> bool:
-    """Say whether it ran and nobody knows how it ended."""
-    return op.verdict in _RAN and op.status in {"", "unknown"}
 
 
 def revoked_above(review: AccessReview, hop: ReviewedHop) -> str:

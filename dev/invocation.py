@@ -1,5 +1,5 @@
-"""Who may invoke which function: the caller's SigV4 signature, and what its policy says about
-``lambda:InvokeFunction``.
+"""Who may invoke or describe which function: the caller's SigV4 signature, and what its policy says about
+``lambda:InvokeFunction`` and ``lambda:GetFunctionConfiguration``.
 
 Rules: the signature is computed again with the secret of the named access key, over the headers that the caller says
 it signed and the body as it arrived; a request more than five minutes off is refused, as AWS does. Of policies only
@@ -28,6 +28,8 @@ from dev.loopback import Request
 from dev.roles import Role
 
 MAX_SKEW_S: Final = 300
+INVOKE: Final = "lambda:InvokeFunction"
+DESCRIBE: Final = "lambda:GetFunctionConfiguration"
 _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256 Credential="
     r"(?P<key>[^/,\s]+)/(?P<day>\d{8})/(?P<region>[^/,\s]+)/(?P<service>[^/,\s]+)/aws4_request, ?"
@@ -42,11 +44,12 @@ class Callers:
     roles: Sequence[Role]
     clock: Clock
 
-    def check(self, request: Request, function_arn: str) -> Role:
-        """Return whose request it is, if that role may invoke the function. Raises Unauthenticated or Denied."""
+    def check(self, request: Request, function_arn: str, action: str = INVOKE) -> Role:
+        """Return whose request it is, if that role may do ``action`` to the function. Raises Unauthenticated or
+        Denied."""
         role = self._signed_by(request)
-        if not may_invoke(role.policy, function_arn):
-            raise Denied(f"{role.name} is not allowed lambda:InvokeFunction on {function_arn}")
+        if not may(role.policy, action, function_arn):
+            raise Denied(f"{role.name} is not allowed {action} on {function_arn}")
         return role
 
     def _signed_by(self, request: Request) -> Role:
@@ -82,13 +85,13 @@ def _signature(request: Request, role: Role, parts: re.Match[str], moment: str) 
     return str(signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again))
 
 
-def may_invoke(policy: Mapping[str, Any], function_arn: str) -> bool:
-    """Say whether ``policy`` allows ``lambda:InvokeFunction`` on ``function_arn``. Pure."""
+def may(policy: Mapping[str, Any], action: str, function_arn: str) -> bool:
+    """Say whether ``policy`` allows ``action`` (of Lambda's) on ``function_arn``. Pure."""
     allowed = False
     for statement in _listed(policy.get("Statement", [])):
-        if {"Condition", "NotAction", "NotResource"} & set(statement) and _names_lambda(statement):
+        if {"Condition", "NotAction", "NotResource"} & set(statement) and _names(statement, action):
             return False
-        if not _matches(statement.get("Action", []), "lambda:InvokeFunction", fold=True):
+        if not _matches(statement.get("Action", []), action, fold=True):
             continue
         if not _matches(statement.get("Resource", []), function_arn, fold=False):
             continue
@@ -98,8 +101,8 @@ def may_invoke(policy: Mapping[str, Any], function_arn: str) -> bool:
     return allowed
 
 
-def _names_lambda(statement: Mapping[str, Any]) -> bool:
-    return "NotAction" in statement or _matches(statement.get("Action", []), "lambda:InvokeFunction", fold=True)
+def _names(statement: Mapping[str, Any], action: str) -> bool:
+    return "NotAction" in statement or _matches(statement.get("Action", []), action, fold=True)
 
 
 def _matches(patterns: object, value: str, *, fold: bool) -> bool:

@@ -9,6 +9,8 @@ Source: docs.aws.amazon.com, API reference of AWS Lambda, "Invoke".
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import sys
@@ -16,11 +18,12 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from chalicelib.domain.errors import AccessError, Denied, StoreUnavailable, Unauthenticated
-from dev.invocation import Callers
+from dev.invocation import DESCRIBE, INVOKE, Callers
 from dev.loopback import LoopbackServer, Request, Response, as_json
 from dev.processes import Child, background
 from dev.settings import ROOT
@@ -28,7 +31,8 @@ from dev.settings import ROOT
 FUNCTION_TIMEOUT_S: Final = 30.0  # the longest of ours at AWS is 30 s too
 COLD_START_S: Final = 30.0  # importing the app takes 0.6 s alone, and some seconds while the whole stack starts
 QUEUED: Final = 32
-_PATH: Final = re.compile(r"/2015-03-31/functions/([A-Za-z0-9_:-]{1,140})/invocations\Z")
+_PATH: Final = re.compile(r"/2015-03-31/functions/([A-Za-z0-9_:-]{1,140})/(invocations|configuration)\Z")
+_METHODS: Final = {"invocations": "POST", "configuration": "GET"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,21 +125,29 @@ class Lambdas:
 
     def answer(self, request: Request) -> Response:
         found = _PATH.match(request.path)
-        if found is None or request.method != "POST":
-            return _refused(404, "ResourceNotFoundException", "only Invoke is served here")
+        if found is None or request.method != _METHODS[found[2]]:
+            return _refused(
+                404, "ResourceNotFoundException", "only Invoke and GetFunctionConfiguration are served here"
+            )
         function = self._functions.get(found[1].rpartition(":")[2])
-        arn = function.arn if function else "unknown"
+        described = found[2] == "configuration"
         try:
-            self._callers.check(request, arn)
+            # What does not exist is found missing by whoever may ask for it, so that its name alone is checked.
+            arn = function.arn if function else self._absent(found[1]) if described else "unknown"
+            self._callers.check(request, arn, DESCRIBE if described else INVOKE)
             if function is None:
                 return _refused(404, "ResourceNotFoundException", f"Function not found: {found[1]}")
-            return self._invoke(function, request)
+            return _described(function) if described else self._invoke(function, request)
         except Unauthenticated as error:
             return _refused(403, "InvalidSignatureException", error.public)
         except Denied as error:
             return _refused(403, "AccessDeniedException", error.public)
         except AccessError as error:
             return _refused(429, "TooManyRequestsException", error.public)
+
+    def _absent(self, name: str) -> str:
+        there = next(iter(self._functions.values()), None)
+        return "unknown" if there is None else f"{there.arn.rpartition(':')[0]}:{name.rpartition(':')[2]}"
 
     def _invoke(self, function: Function, request: Request) -> Response:
         event = json.loads(request.body or b"{}")
@@ -166,6 +178,21 @@ def _exchange(child: Child, line: bytes, within_s: float) -> dict[str, Any] | No
         return None
     finally:
         too_late.cancel()
+
+
+def _described(function: Function) -> Response:
+    """What GetFunctionConfiguration says, as far as it is of use here: at AWS the hash is of the uploaded package."""
+    told = {"FunctionName": function.arn.rpartition(":")[2], "FunctionArn": function.arn, "CodeSha256": _code_sha256()}
+    return as_json(told)
+
+
+@lru_cache(1)
+def _code_sha256() -> str:
+    """Return the hash of what the functions run, in base64: of their files here, since there is no package."""
+    hashed = hashlib.sha256()
+    for file in (ROOT / "app.py", *sorted((ROOT / "chalicelib").rglob("*.py"))):
+        hashed.update(f"{file.relative_to(ROOT)}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return base64.b64encode(hashed.digest()).decode()
 
 
 def host_command(name: str) -> list[str]:

@@ -51,6 +51,7 @@ from dev.part_settings import (
     REGION,
     SIGNING_SECRET,
     Doors,
+    approval_url,
     aws_settings,
     listening_settings,
     plane_settings,
@@ -65,17 +66,23 @@ from dev.slack_standin import Member, SlackStandin
 from dev.targets import NAMES, Starting, Targets
 
 FUNCTIONS: Final = (
-    *("sign", "decide", "mint", "review", "post_cards", "reconcile", "watch_targets"),
-    *("archive_items", "sweep", "digest", "events", "sign_off"),
+    *("sign", "decide", "mint", "review", "post_cards", "reconcile", "watch_targets", "watch_cloud"),
+    *("archive_items", "sweep", "digest", "events", "sign_off", "vouch_copy", "open_token"),
+    *("hold", "retain"),
 )
 SELDOM: Final = (
+    "open_token",
     "review",
     "sign_off",
+    "vouch_copy",
     "reconcile",
     "watch_targets",
+    "watch_cloud",
     "sweep",
     "digest",
     "events",
+    "hold",
+    "retain",
 )  # these start at their first call, not with the stack
 ARCHIVE_BATCH: Final = 100  # Lambda's own default for a stream
 PREPARED_WITHIN_S: Final = 60
@@ -110,6 +117,8 @@ class Stack:
         self._reconcile: Function | None = None
         self._digest: Function | None = None
         self._sweep: Function | None = None
+        self._watch_cloud: Function | None = None
+        self._retain: Function | None = None
 
     def __enter__(self) -> Stack:
         try:
@@ -157,6 +166,18 @@ class Stack:
             raise StoreUnavailable("the stack is not running")
         return self._sweep.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}sweep", ACCOUNT, REGION))
 
+    def retain(self) -> Answered:
+        """Carry legal holds out and mark what is over, and return the function's answer. Raises StoreUnavailable."""
+        if self._retain is None:
+            raise StoreUnavailable("the stack is not running")
+        return self._retain.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}retain", ACCOUNT, REGION))
+
+    def cloud(self, event: Mapping[str, Json]) -> Answered:
+        """Deliver what EventBridge would of CloudTrail's, which no emulator writes. Raises StoreUnavailable."""
+        if self._watch_cloud is None:
+            raise StoreUnavailable("the stack is not running")
+        return self._watch_cloud.invoke(event)
+
     def _start(self) -> None:
         written = read_configuration(self._options.config)
         self.folder = self._make_folder()
@@ -197,11 +218,12 @@ class Stack:
         self._start_pumps(emulator, prepared, functions)
         self.ready = {
             "api": api_url,
+            "approvals": approval_url(api_url),
             "broker": _broker_part(doors, identity),
             "keys": _keys_part(api_url),
             "issuer": issuers.described(),
             "slack": _slack_part(slack, configuration),
-            "aws": _aws_part(emulator, prepared),
+            "aws": _aws_part(emulator, prepared, api_url),
             "targets": self.targets.described(),
         }
         self._write_auditor(self.ready["aws"]["auditor"])
@@ -324,9 +346,11 @@ class Stack:
             for log in self.targets.logs
         ]
         logs += self._own_logs(functions, emulator.account)
+        self._watch_cloud = functions["watch_cloud"]
         self._reconcile, self._digest, self._sweep = (functions[name] for name in ("reconcile", "digest", "sweep"))
+        self._retain = functions["retain"]
         pumps = Pumps([*streams, *logs], [self.reconcile, self.sweep])
-        hourly = Pumps([], [self.digest], every_s=3600.0)
+        hourly = Pumps([], [self.digest, self.retain], every_s=3600.0)
         for each in (pumps, hourly):
             each.start()
             self._ending.callback(each.stop)
@@ -346,16 +370,12 @@ class Stack:
     def _end(self) -> None:
         self._ending.close()
         if self._options.state is not None and self.folder != Path():
-            for name in (
-                "emulator",
-                "authority/broker.key",
-                "authority/ssh_host_key",
-                "auditor.env",
-            ):  # data and keys: of use to nobody now
+            for name in _OF_NO_USE_AFTERWARDS:
                 path = self.folder / name
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
+# Data and keys.
 _OF_NO_USE_AFTERWARDS: Final = ("emulator", "authority/broker.key", "authority/ssh_host_key", "auditor.env")
 
 
@@ -392,11 +412,12 @@ def _slack_part(slack: SlackStandin, configuration: Configuration) -> dict[str, 
     }
 
 
-def _aws_part(emulator: Emulator, prepared: Prepared) -> dict[str, Any]:
+def _aws_part(emulator: Emulator, prepared: Prepared, api_url: str) -> dict[str, Any]:
     auditor = {
         **_role(prepared, "auditor").environment(),
         "AWS_ENDPOINT_URL": emulator.endpoint,
         "AWS_DEFAULT_REGION": REGION,
+        "COUNTERSIGN_API": api_url,  # it is told of what is replayed
         "COUNTERSIGN_PREFIX": PREFIX,
         "COUNTERSIGN_BUCKET": BUCKET,
         "COUNTERSIGN_DIGEST_BUCKET": DIGEST_BUCKET,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from dev.authority import ServerIdentity
 from dev.emulator import Emulator
@@ -42,6 +43,11 @@ def aws_settings(emulator: Emulator, lambda_url: str) -> dict[str, str]:
     }
 
 
+def approval_url(api_url: str) -> str:
+    """Return where people open the approval page of a local API: by name, since no browser uses a passkey elsewhere."""
+    return f"http://localhost:{urlsplit(api_url).port}"
+
+
 def plane_settings(api_url: str, doors: Doors, identity: ServerIdentity, slack: SlackStandin) -> dict[str, str]:
     return {
         "COUNTERSIGN_PREFIX": PREFIX,
@@ -51,6 +57,7 @@ def plane_settings(api_url: str, doors: Doors, identity: ServerIdentity, slack: 
         "COUNTERSIGN_BUCKET_KEY": f"alias/{PREFIX}-{BUCKET_KEY}",
         "COUNTERSIGN_STAGE": STAGE,
         "COUNTERSIGN_PUBLIC_URL": api_url,
+        "COUNTERSIGN_APPROVAL_URL": approval_url(api_url),
         "COUNTERSIGN_BROKER_HOST": BROKER_HOST,
         "COUNTERSIGN_BROKER_POSTGRES_PORT": str(doors.postgres),
         "COUNTERSIGN_BROKER_SSH_PORT": str(doors.ssh),

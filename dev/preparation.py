@@ -3,7 +3,7 @@
 
 Rules: it is a process of its own because it alone holds the emulator's root key, which botocore takes from the
 environment; nothing that runs later has it. It makes tables, bucket and keys (``provision``), the roles, the secrets,
-and puts the bundle with the first Activation, which is signed here as it is at a deployment.
+the bucket's policy, and puts the bundle with the first Activation, which is signed here as it is at a deployment.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from chalicelib.domain.signature import KeyPurpose
 from chalicelib.identity.jws import sign_activation
 from chalicelib.settings import StoreSettings
 from chalicelib.store.opened import open_stores
+from chalicelib.store.vault import KEPT_KEY
+from dev.bucket import guard, places_of
 from dev.provision import Provisioned, provision
 from dev.roles import Role, make_roles
 from dev.settings import SystemClock
@@ -90,6 +92,17 @@ def prepare(order: Order, clock: Clock) -> Prepared:
     iam = session.client("iam")
     roles = make_roles(iam, _places(order, made), _aliases(order, made), prefix=order.function_prefix)
     _let_mint_read(iam, order)
+    guard(
+        session.client("s3"),
+        order.store.bucket,
+        places_of(
+            account=order.account,
+            function_prefix=order.function_prefix,
+            bucket=order.store.bucket,
+            bucket_key=made.bucket_key,
+            lock_days=order.store.lock_days,
+        ),
+    )
     key = session.client("kms").get_public_key(KeyId=made.keys[KeyPurpose.SSH_TARGET.value])
     return Prepared(roles=roles, streams=made.streams, ssh_authority=public_line(key["PublicKey"]))
 
@@ -130,6 +143,7 @@ def _places(order: Order, made: Provisioned) -> dict[str, str]:
         "DIGEST_BUCKET": order.store.digest_bucket,
         "FUNCTION_PREFIX": order.function_prefix,
         "BUCKET_KEY": made.bucket_key,
+        "KEPT_KEY": made.kept_key,
         **keys,
     }
 
@@ -139,7 +153,8 @@ def _aliases(order: Order, made: Provisioned) -> dict[str, str]:
     arns = {
         purpose: f"{arn.rpartition(':')[0]}:alias/{order.store.prefix}-{purpose}" for purpose, arn in made.keys.items()
     }
-    return {made.keys[purpose]: arn for purpose, arn in arns.items()}
+    kept = f"{made.kept_key.rpartition(':')[0]}:alias/{order.store.prefix}-{KEPT_KEY}"
+    return {made.kept_key: kept, **{made.keys[purpose]: arn for purpose, arn in arns.items()}}
 
 
 def _as_text(prepared: Prepared) -> str:

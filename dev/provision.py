@@ -24,6 +24,7 @@ from chalicelib.store.connections import CONNECTIONS, OF_BOOT, UNSEALED
 from chalicelib.store.once import ONCE, TTL_ATTRIBUTE
 from chalicelib.store.revocations import REVOCATIONS
 from chalicelib.store.sessions import BY_DAY, OF_TXN, SESSIONS
+from chalicelib.store.vault import KEPT_KEY
 
 # Table to its key attributes: the partition's, and the sort key's where there is one; S is text, N a number.
 _TABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -53,14 +54,15 @@ _STREAMED: Final = frozenset(TABLE_KEYS)  # every change of what is evidence is 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provisioned:
-    """ARNs: ``tables`` and ``streams`` by table (without prefix), ``keys`` by purpose, the bucket's, and that of the
-    key that encrypts its objects."""
+    """ARNs: ``tables`` and ``streams`` by table (without prefix), ``keys`` by purpose, the bucket's, and those of the
+    keys that encrypt its objects and kept proofs."""
 
     tables: Mapping[str, str]
     streams: Mapping[str, str]
     keys: Mapping[str, str]
     bucket: str
     bucket_key: str
+    kept_key: str
 
 
 def provision(settings: StoreSettings) -> Provisioned:
@@ -76,7 +78,8 @@ def provision(settings: StoreSettings) -> Provisioned:
         streams=streams,
         keys=keys,
         bucket=f"arn:aws:s3:::{settings.bucket}",
-        bucket_key=_make_bucket_key(session.client("kms"), settings),
+        bucket_key=_make_symmetric_key(session.client("kms"), settings, BUCKET_KEY),
+        kept_key=_make_symmetric_key(session.client("kms"), settings, KEPT_KEY),
     )
 
 
@@ -142,9 +145,9 @@ def _make_bucket(s3: Any, settings: StoreSettings, bucket: str) -> None:
         )
 
 
-def _make_bucket_key(kms: Any, settings: StoreSettings) -> str:
-    made = kms.create_key(Description=f"{settings.prefix} {BUCKET_KEY}")["KeyMetadata"]  # symmetric, for encryption
-    kms.create_alias(AliasName=f"alias/{settings.prefix}-{BUCKET_KEY}", TargetKeyId=made["KeyId"])
+def _make_symmetric_key(kms: Any, settings: StoreSettings, alias: str) -> str:
+    made = kms.create_key(Description=f"{settings.prefix} {alias}")["KeyMetadata"]  # symmetric, for encryption
+    kms.create_alias(AliasName=f"alias/{settings.prefix}-{alias}", TargetKeyId=made["KeyId"])
     return str(made["Arn"])
 
 

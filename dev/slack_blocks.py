@@ -102,6 +102,10 @@ def _button(item: object, where: str) -> Block:
         raise InvalidBlocks(f"{where} is not a button")
     found: Block = {"type": "button", "text": _text(item.get("text"), 75, f"{where}/text", plain=True)}
     found["action_id"] = _short(item.get("action_id") or secrets.token_urlsafe(4)[:5], 255, f"{where}/action_id")
+    if "url" in item:
+        found["url"] = _short(item["url"], 3000, f"{where}/url")
+        if not found["url"].startswith(("https://", "http://")):
+            raise InvalidBlocks(f"{where}/url is no address")
     if "value" in item:
         found["value"] = _short(item["value"], 2000, f"{where}/value")
     if "style" in item:

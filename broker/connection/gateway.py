@@ -110,7 +110,7 @@ class Gateway:
         row = self._rows.put(self._row(admission, connection_id, hop))
         who = _recorded_as(admission, row)
         teller = OperationTeller(who, self._audit)
-        recording = self._recorder.start(who, seen=teller)
+        recording = self._recorder.start(who, seen=teller, keep_days=admission.target.retention_days)
         teller.found_by(recording.place)
         closing = Closing(
             leaf_hop_sha256=hop.sha256(),
@@ -281,4 +281,5 @@ def _open_meta(admission: Admission, row: ConnectionRow) -> tuple[tuple[str, Jso
         ("configuration_serial", admission.configuration_serial),
         ("assurance", admission.assurance.value),
         ("chain", [identity.key for identity in admission.chain.identities]),
+        ("record", admission.target.record.value),
     )

@@ -39,8 +39,8 @@ from chalicelib.domain.errors import (
 from chalicelib.domain.identifiers import ConnectionId, OperationId
 from chalicelib.domain.operation import Block, Forward, Hold, Operation, Ruling, Verdict, verdict_word
 from chalicelib.domain.policy import Allow, Deny, NeedsApproval
-from chalicelib.domain.recording import MAX_TEXT, FrameKind
-from chalicelib.domain.target import Credential
+from chalicelib.domain.recording import MAX_TEXT, NOTHING_LEFT_OUT, FrameKind, LeftOut
+from chalicelib.domain.target import Credential, RecordMode
 
 MAX_TOUCHED: Final = 64  # tables that a frame names: a statement that names more is a dump, and its text says which
 INTERNAL: Final = AccessError("the operation could not be judged, so it was not forwarded")
@@ -193,6 +193,8 @@ class Connection:
             meta += (("code", verdict.code),)
         if isinstance(verdict, Forward) and verdict.masks:
             meta += (("masks", list(verdict.masks)),)
+        if isinstance(verdict, Forward) and not verdict.record_full:
+            meta += (("recorded", RecordMode.STATEMENTS.value),)
         meta += _touched(op)
         self.recording.accept(FrameKind.OPERATION, "c2s", op.text, meta)
 
@@ -208,24 +210,25 @@ class Connection:
         bytes: int = 0,  # noqa: A002 the frame's own word
         sqlstate: str = "",
         duration_ms: int = 0,
+        left_out: LeftOut = NOTHING_LEFT_OUT,
     ) -> None:
         """Record how a forwarded operation ended: ``ok``, ``error``, ``refused`` or ``unknown``. Memory.
 
-        Raises RecordingUnavailable: end the connection.
+        ``left_out``: what was sent and not recorded since its outcome before. Raises RecordingUnavailable: end the
+        connection.
         """
-        self.recording.accept(
-            FrameKind.OUTCOME,
-            "ctl",
-            meta=(
-                ("op", op_id),
-                ("status", status),
-                ("tag", tag),
-                ("rows", rows),
-                ("bytes", bytes),
-                ("sqlstate", sqlstate),
-                ("duration_ms", duration_ms),
-            ),
+        meta: tuple[tuple[str, Json], ...] = (
+            ("op", op_id),
+            ("status", status),
+            ("tag", tag),
+            ("rows", rows),
+            ("bytes", bytes),
+            ("sqlstate", sqlstate),
+            ("duration_ms", duration_ms),
         )
+        if left_out.outcomes:
+            meta += (("left_out", left_out.told()),)
+        self.recording.accept(FrameKind.OUTCOME, "ctl", meta=meta)
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None:
         """Record rows as the client will see them: JSON lines, already masked. Memory. Raises RecordingUnavailable."""
@@ -388,6 +391,11 @@ def _carries_mask(op: Operation) -> bool:
 
 def _in_frames(lines: Sequence[str]) -> Iterator[str]:
     """Give ``lines`` in texts that a frame holds whole, broken at a line's end wherever a line fits a frame. Pure."""
+    whole = "\n".join(lines)
+    if len(whole) <= MAX_TEXT:  # nearly always: an engine tells some hundred rows at once
+        if lines:
+            yield whole
+        return
     text: list[str] = []
     size = 0
     for line in lines:

@@ -13,6 +13,7 @@ from typing import ParamSpec, Protocol, TypeVar
 from chalicelib.domain.errors import AccessError
 from chalicelib.domain.identifiers import OperationId
 from chalicelib.domain.operation import Block, Forward, Hold, Operation, Verdict
+from chalicelib.domain.recording import NOTHING_LEFT_OUT, LeftOut
 from chalicelib.domain.session import Session
 from chalicelib.domain.target import Credential, Target
 from chalicelib.domain.verifier import Verifier
@@ -60,6 +61,7 @@ class Connection(Protocol):
         bytes: int = 0,  # noqa: A002 the frame's own word
         sqlstate: str = "",
         duration_ms: int = 0,
+        left_out: LeftOut = NOTHING_LEFT_OUT,
     ) -> None: ...
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None: ...

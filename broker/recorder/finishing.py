@@ -71,6 +71,16 @@ class Finishing:
         else:
             self._spool.keep(left.folder)
 
+    def _keep_days(self, row: ConnectionRow, number: int) -> int:
+        """Return how long the target's recordings are kept: as the first segment is. One that died before its first
+        was durable never reached its target, and needs no longer than the default."""
+        if number == 0:
+            return 0
+        try:
+            return self._objects.facts(segment_key(row.session_id, row.id, 0)).kept_days
+        except NotFound:
+            return 0
+
     def _placed(self, row: ConnectionRow, number: int, path: Path) -> bool:
         """Return whether the bucket has every frame of a spooled segment, having put it where its key was free."""
         raw = whole_lines(path)
@@ -84,7 +94,8 @@ class Finishing:
         key = segment_key(row.session_id, row.id, number)
         if row.sealed_at is None:
             try:
-                self._objects.put_new(key, stored, content_type="application/gzip")
+                keep_days = self._keep_days(row, number)
+                self._objects.put_new(key, stored, content_type="application/gzip", keep_days=keep_days)
             except AlreadyExists:
                 _logger.info("a spooled segment is there already", extra={"key": key})
         try:

@@ -1,8 +1,9 @@
 """All recordings of this broker: opens them, steps them in one thread, and seals each with a signed manifest.
 
-Sealing: the last segment, then the manifest (which names what never became durable as a gap), then the row. A *fenced*
-recording is not sealed here: whoever took its next key seals it. Where the manifest cannot be stored the row stays
-unsealed, for the spool's next reader or the sweeper; only a connection that never ran anything is sealed without one.
+Sealing: the last segment, then the manifest, then the row. A *fenced* recording is not sealed here: whoever took its
+next key seals it; nor is one of which something is not acknowledged: what became of it is looked up behind a fence, by
+the spool's next reader or the sweeper, who name what is missing as a gap. Where the manifest cannot be stored the row
+stays unsealed for them too; only a connection that never ran anything is sealed without one.
 Source: architecture, "Closing".
 """
 
@@ -71,12 +72,18 @@ class Recorder:
         self._lock = threading.Lock()
         self._open: dict[Recording, SpooledRecording | None] = {}
 
-    def start(self, who: RecordedAs, *, seen: Callable[[Frame], None] | None = None) -> Recording:
-        """Return a new recording, stepped from now on. Memory only: nothing is durable yet. ``seen``: as Recording
-        has it."""
+    def start(self, who: RecordedAs, *, seen: Callable[[Frame], None] | None = None, keep_days: int = 0) -> Recording:
+        """Return a new recording, stepped from now on. Memory only: nothing is durable yet. ``seen`` and ``keep_days``:
+        as Recording has them."""
         spooled = None if self._spool is None else self._spool.begin(who.session_id, who.connection_id)
         recording = Recording(
-            who=who, objects=self._objects, pool=self._pool, clock=self._clock, spooled=spooled, seen=seen
+            who=who,
+            objects=self._objects,
+            pool=self._pool,
+            clock=self._clock,
+            spooled=spooled,
+            seen=seen,
+            keep_days=keep_days,
         )
         with self._lock:
             self._open[recording] = spooled
@@ -131,8 +138,11 @@ class Recorder:
             if spooled is not None:
                 spooled.fenced()
             return False
-        if spooled is not None and recording.settled()[1]:
-            spooled.abandoned()  # the disk has what the bucket did not take: sealed with a gap, it would stay one
+        if recording.settled()[1] and (closing.ran or spooled is not None):
+            # The disk may have what the bucket did not take, or the bucket may have it and its answer was lost, or it
+            # is still on its way: called a gap here, it would stay one. Whoever finishes it looks, behind a fence.
+            if spooled is not None:
+                spooled.abandoned()
             return False
         try:
             sealed = self._seal_row(recording, closing)
@@ -150,7 +160,7 @@ class Recorder:
         key = sha256 = ""
         try:
             manifest = self._manifest(recording, closing)
-            key, sha256 = self._put(manifest), manifest.sha256()
+            key, sha256 = self._put(manifest, recording.keep_days), manifest.sha256()
         except AccessError:
             if closing.ran:
                 raise
@@ -179,14 +189,15 @@ class Recorder:
             configuration_serial=closing.configuration_serial,
             broker_build=self._build,
             sealed_by=self._sealed_by,
+            left_out=recording.left_out,
         )
         return sign_manifest(self._signer, unsigned)
 
-    def _put(self, manifest: Manifest) -> str:
+    def _put(self, manifest: Manifest, keep_days: int) -> str:
         key = manifest_key(manifest.session_id, manifest.connection_id, manifest.opened_at)
         body = canonical({**manifest.signed(), "signature": manifest.signature})
         try:
-            self._objects.put_new(key, body, content_type="application/json")
+            self._objects.put_new(key, body, content_type="application/json", keep_days=keep_days)
         except AlreadyExists:
             if self._objects.get(key) != body:  # our own try, whose answer was lost, left these very bytes
                 raise

@@ -15,6 +15,9 @@ WINDOW_S: Final = 2.0  # age of the oldest unacknowledged frame; past it the sam
 # whatever a driver forgets. Past it the recording fails, so nothing runs unrecorded.
 HARD_BYTES: Final = 2 * WINDOW_BYTES
 SEGMENT_BYTES: Final = 256 * 1024  # raw: at 2 Mbit/s one PutObject a second, and no more than that to lose
+# While others are on their way: the window by the uploads at once, so that a whole window, and not 2 MiB, may go in the
+# time of one PutObject; and a quarter of the objects.
+BUSY_SEGMENT_BYTES: Final = WINDOW_BYTES // UPLOADS_AT_ONCE
 # Half the window: a frame waits 1 s at most for company and leaves 1 s for its PutObject, so that an ordinary upload
 # (40 ms in benches) never makes a quiet connection look behind.
 FLUSH_AFTER_S: Final = 1.0

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from aws_lambda_powertools import Logger
 from chalice.app import Chalice, ConvertToMiddleware
 
+from chalicelib.api.approvals import approvals_blueprint
 from chalicelib.api.chains import chains_blueprint
+from chalicelib.api.copies import copies_blueprint
 from chalicelib.api.edge import Edge, Plane
+from chalicelib.api.holds import holds_blueprint
 from chalicelib.api.openapi import openapi_blueprint
 from chalicelib.api.public import public_blueprint
+from chalicelib.api.replays import replays_blueprint
 from chalicelib.api.sessions import sessions_blueprint
 from chalicelib.api.signoffs import signoffs_blueprint
 from chalicelib.api.slack_events import slack_blueprint
@@ -22,7 +26,11 @@ _BLUEPRINTS = (
     sessions_blueprint,
     chains_blueprint,
     signoffs_blueprint,
+    holds_blueprint,
+    copies_blueprint,
+    replays_blueprint,
     slack_blueprint,
+    approvals_blueprint,
     public_blueprint,
     openapi_blueprint,
 )

@@ -10,9 +10,17 @@ from chalice.app import Blueprint
 
 from chalicelib.api.edge import Answered, Call, Edge, Plane
 from chalicelib.api.endpoint import Endpoint
-from chalicelib.api.models import Actor, ChainAnswer, ChainHop, ReviewAnswer, RevocationAnswer, RevocationBody
+from chalicelib.api.models import (
+    Actor,
+    ChainAnswer,
+    ChainHop,
+    IssuerTokenAnswer,
+    ReviewAnswer,
+    RevocationAnswer,
+    RevocationBody,
+)
 from chalicelib.domain.canonical import timestamp
-from chalicelib.domain.errors import Limited, NotFound
+from chalicelib.domain.errors import Limited, NotFound, ProofInvalid, ProofSealed
 from chalicelib.domain.identity import Identity
 from chalicelib.services.chains import SeenHop
 
@@ -39,6 +47,17 @@ READ_CHAIN = Endpoint(
     answers={200: ChainAnswer},
     refusals=(NotFound, Limited),
 )
+READ_TOKEN = Endpoint(
+    method="GET",
+    path="/v1/chains/{txn}/token",
+    name="read_issuer_token",
+    tag="chains",
+    summary="The issuer's token that a chain began with, and the keys that verify it",
+    description="Needs a rule that permits chain:review (context.what is token). It was kept encrypted, and is given "
+    "out when it has expired, and not before. Each reading is audited.",
+    answers={200: IssuerTokenAnswer},
+    refusals=(NotFound, ProofSealed, ProofInvalid),
+)
 REVIEW = Endpoint(
     method="GET",
     path="/v1/reviews/{subject}",
@@ -55,6 +74,7 @@ def chains_blueprint(edge: Edge) -> Blueprint:
     bp = Blueprint(__name__)
     edge.route(bp, REVOKE, _revoke)
     edge.route(bp, READ_CHAIN, _read)
+    edge.route(bp, READ_TOKEN, _token)
     edge.route(bp, REVIEW, _review)
     return bp
 
@@ -70,6 +90,11 @@ def _read(plane: Plane, call: Call) -> Answered:
     first = hops[0].hop
     answer = ChainAnswer(txn=first.txn, originator=_actor(first.originator), hops=[_hop(seen) for seen in hops])
     return Answered(status=200, body=answer)
+
+
+def _token(plane: Plane, call: Call) -> Answered:
+    told = plane.services.functions.invoke("open_token", {"txn": call.path["txn"], **call.presented.told()})
+    return Answered(status=200, body=IssuerTokenAnswer.model_validate(dict(told)))
 
 
 def _review(plane: Plane, call: Call) -> Answered:

@@ -17,7 +17,7 @@ from chalice.app import Blueprint, Request, Response
 from pydantic import BaseModel
 
 from chalicelib.api.audit_log import log_refusal
-from chalicelib.api.endpoint import Endpoint, Text, TokenCheck
+from chalicelib.api.endpoint import Endpoint, Html, Text, TokenCheck
 from chalicelib.api.errors import error_body, error_headers, oauth_error, status_of
 from chalicelib.api.parse import model_of, presented_of, query_of
 from chalicelib.domain.clock import Clock
@@ -181,11 +181,13 @@ def request_id_of(request: Request) -> str:
 def _rendered(endpoint: Endpoint, answered: Answered) -> Response:
     declared = endpoint.answers[answered.status]
     body = answered.body
-    if isinstance(body, str) != (declared is Text) or not isinstance(body, str | declared):
+    if isinstance(body, str) != issubclass(declared, Text) or not isinstance(body, str | declared):
         raise TypeError(f"{endpoint.name} does not declare such an answer")
-    plain = isinstance(body, str)
+    media = "application/json"
+    if isinstance(body, str):
+        media = f"{'text/html' if issubclass(declared, Html) else 'text/plain'}; charset=utf-8"
     headers: dict[str, Any] = {
-        "Content-Type": "text/plain; charset=utf-8" if plain else "application/json",
+        "Content-Type": media,
         "Cache-Control": "no-store",
         "X-Content-Type-Options": "nosniff",
         **answered.headers,

@@ -36,6 +36,10 @@ class Text:
     """In place of an answer's model: the answer is text and not JSON."""
 
 
+class Html(Text):
+    """The same, and the text is a page."""
+
+
 class TokenCheck(Enum):
     """Where the caller's token is verified."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.json_schema import SkipJsonSchema
 
+from chalicelib.domain.legal_hold import MAX_REASON as MAX_HOLD_REASON
 from chalicelib.domain.scope import MAX_DEPTH
 from chalicelib.services.delegate import (
     MAX_CLAIMS,
@@ -21,14 +22,19 @@ from chalicelib.services.delegate import (
     MIN_TICKET_S,
     TICKET_S,
 )
+from chalicelib.services.page_answer import MAX_PART
 from chalicelib.services.request import DEFAULT_DURATION_S, MAX_DURATION_S, MAX_REASON, MIN_DURATION_S
 from chalicelib.services.revoke import MAX_ID, MAX_WHY
 from chalicelib.services.sign_off import MAX_NOTE
 from chalicelib.services.signoff_form import MAX_NAME, MAX_NAMED
+from chalicelib.services.vouch_copy import MAX_BYTES, MAX_FILES
 
 _ULID: Final = "[0-7][0-9a-hjkmnp-tv-z]{25}"
 SESSION_ID: Final = f"^ses_{_ULID}$"
 TXN: Final = f"^{_ULID}$"
+ASK: Final = f"^ask_{_ULID}$"
+HOLD: Final = f"^hld_{_ULID}$"
+_SHA256: Final = "^[0-9a-f]{64}$"
 THUMBPRINT: Final = "^[A-Za-z0-9_-]{43}$"  # RFC 7638 with SHA-256: 32 bytes in base64url
 SUBJECT: Final = f"^(ses_)?{_ULID}$"
 
@@ -193,6 +199,7 @@ class Need(Answer):
     rule: str
     group: str
     count: int
+    webauthn: bool = Field(description="each must answer with a passkey, on the approval page")
     missing: int
     hint: str
 
@@ -202,6 +209,38 @@ class Approval(Answer):
     needs: list[Need]
     trigger_known: bool
     expires_at: Moment
+
+
+class AskCard(Answer):
+    blocks: list[dict[str, Any]] = Field(description="Slack's Block Kit, as the card in the channel has it")
+    card_sha256: str = Field(pattern=_SHA256, description="over the blocks as canonical JSON (RFC 8785)")
+    approve_challenge: str = Field(pattern=THUMBPRINT, description="what a passkey signs for yes: 32 bytes, base64url")
+    deny_challenge: str = Field(pattern=THUMBPRINT)
+
+
+class AskShown(Answer):
+    id: str = Field(pattern=ASK)
+    status: str = Field(pattern="^(open|approved|refused|expired|withdrawn)$")
+    expires_at: Moment
+    card: AskCard | SkipJsonSchema[None] = Field(default=None, description="while it is open")
+
+
+_PART: Final = f"^[A-Za-z0-9_-]{{1,{MAX_PART}}}$"
+
+
+class PasskeyAnswerBody(Body):
+    """What the approval page sends; bytes are base64url without padding."""
+
+    approved: bool
+    card_sha256: str = Field(pattern=_SHA256, description="of the card that was shown")
+    passkey_id: str = Field(pattern=_PART, description="the credential's id")
+    client_data: str = Field(pattern=_PART, description="clientDataJSON")
+    authenticator_data: str = Field(pattern=_PART)
+    signature: str = Field(pattern=_PART)
+
+
+class Told(Answer):
+    text: str = Field(description="what to tell the person who answered")
 
 
 class PendingAnswer(Answer):
@@ -292,6 +331,18 @@ class ChainAnswer(Answer):
     hops: list[ChainHop]
 
 
+class IssuerTokenAnswer(Answer):
+    """What a chain began with. ``proof`` is JSON text, byte for byte as it was sealed: ``token``, ``jwks``,
+    ``jwks_uri``, ``fetched_at``; its SHA-256 is in the object that ``kept_sha256`` names."""
+
+    txn: str
+    hop: str
+    issuer: str
+    expires_at: Moment
+    kept_sha256: str
+    proof: str
+
+
 class ReviewAnswer(RootModel[dict[str, Any]]):
     """The review, as ``countersign review --json`` prints it."""
 
@@ -326,6 +377,101 @@ class SignoffAnswer(Answer):
     unknown_triggers: int = Field(description="sessions of which nobody knows who is behind the run")
     kept: int
     revoked: list[str] = Field(description="identities that are to be revoked: POST /v1/revocations does it")
+
+
+# -- legal holds -------------------------------------------------------------------------------------------------------
+
+HoldIdText: TypeAlias = Annotated[str, Field(pattern=HOLD)]
+
+
+class HoldBody(Body):
+    """``since`` is the first day (UTC) of sessions that a hold on a target is on, and nothing for another subject."""
+
+    subject: str = Field(min_length=1, max_length=MAX_NAME, description="a session's id, a txn, or a target's name")
+    reason: str = Field(min_length=1, max_length=MAX_HOLD_REASON, description="for the record, in one line")
+    since: str = Field(default_factory=str, pattern=r"^(\d{4}-\d{2}-\d{2})?$")
+
+
+class LiftBody(Body):
+    reason: str = Field(min_length=1, max_length=MAX_HOLD_REASON, description="for the record, in one line")
+
+
+class HoldAnswer(Answer):
+    """A hold. ``lifted_at``, ``lifted_by`` and ``lift_reason`` are there where it was lifted."""
+
+    id: HoldIdText
+    kind: str = Field(description="session, chain or target")
+    subject: str
+    since: str = Field(description="the first day (UTC) of sessions that it is on")
+    reason: str
+    by: str = Field(description="the identity that put it")
+    at: Moment
+    lifted_at: Moment | None = None
+    lifted_by: str | None = None
+    lift_reason: str | None = None
+
+
+class LiftAnswer(Answer):
+    id: HoldIdText
+    reason: str
+    by: str
+    at: Moment
+
+
+class HoldsAnswer(Answer):
+    holds: list[HoldAnswer] = Field(description="the oldest first")
+
+
+# -- replays -----------------------------------------------------------------------------------------------------------
+
+
+class ReplayBody(Body):
+    session_id: str = Field(pattern=SESSION_ID)
+    connection_id: str = Field(default_factory=str, pattern=f"^con_{_ULID}$", description="of one connection alone")
+    form: Literal["terminal", "page", "json"]
+    begin: str = Field(
+        default_factory=str,
+        pattern="^([0-9]{1,9} s|op_[0-9a-z]{1,32})$",
+        description="seconds into it, or an operation; else the whole",
+    )
+
+
+class ReplayAnswer(Answer):
+    session_id: str = Field(pattern=SESSION_ID)
+    told_at: Moment
+
+
+# -- copies ------------------------------------------------------------------------------------------------------------
+
+
+class CopyBody(Body):
+    """Of which session or chain it is, and the hash of its list of files, which stands for every byte."""
+
+    subject: str = Field(pattern=SUBJECT)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    files: int = Field(ge=1, le=MAX_FILES)
+    bytes: int = Field(ge=1, le=MAX_BYTES)
+
+
+class Statement(Answer):
+    """Its canonical JSON is what the copy keeps, and the bucket."""
+
+    v: int
+    id: str = Field(pattern=f"^cpy_{_ULID}$")
+    subject: str = Field(pattern=SUBJECT)
+    sha256: str
+    files: int
+    bytes: int
+    copied_by: str = Field(description="issuer#subject of the identity that asked")
+    hop: str
+    txn: str = Field(description="the chain of whoever asked")
+    stated_at: Moment
+    signature: str = Field(description="compact JWS, type countersign-copy+jws, by the copy key")
+
+
+class CopyAnswer(Answer):
+    key: str = Field(description="where the statement is kept, in the bucket")
+    statement: Statement
 
 
 # -- what anybody may read ---------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from chalice.app import Blueprint
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from chalicelib.api import chains, public, sessions, signoffs, slack_events, token
+from chalicelib.api import approvals, chains, copies, holds, public, replays, sessions, signoffs, slack_events, token
 from chalicelib.api.edge import Answered, Edge
-from chalicelib.api.endpoint import Endpoint, Parameter, Text, TokenCheck
+from chalicelib.api.endpoint import Endpoint, Html, Parameter, Text, TokenCheck
 from chalicelib.api.errors import oauth_error, status_of
-from chalicelib.api.models import SESSION_ID, SUBJECT, TXN, Document, OAuthRefusal, Refusal
+from chalicelib.api.models import ASK, HOLD, SESSION_ID, SUBJECT, TXN, Document, OAuthRefusal, Refusal
 from chalicelib.api.parse import FORM, JSON
 
 VERSION: Final = "1"  # of the paths' /v1: fields and endpoints are added under it, none is changed or removed
@@ -51,13 +51,23 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     sessions.TARGETS,
     chains.REVOKE,
     chains.READ_CHAIN,
+    chains.READ_TOKEN,
     chains.REVIEW,
     signoffs.SIGN_OFF,
+    holds.HOLD,
+    holds.LIFT,
+    holds.LIST,
+    copies.VOUCH_COPY,
+    replays.TELL_REPLAY,
     public.KEYS,
     public.JWKS,
     public.SSH_TARGET_CA,
     public.LOGIN,
     slack_events.EVENTS,
+    approvals.PAGE,
+    approvals.CARD,
+    approvals.ANSWER,
+    approvals.REGISTER,
     public.HEALTH,
     OPENAPI,
 )
@@ -65,6 +75,8 @@ _PATH_PARAMETERS: Final[Mapping[str, Parameter]] = {
     "session_id": Parameter(
         name="session_id", means="a session's id", schema={"type": "string", "pattern": SESSION_ID}
     ),
+    "ask_id": Parameter(name="ask_id", means="an Ask's id", schema={"type": "string", "pattern": ASK}),
+    "hold_id": Parameter(name="hold_id", means="a hold's id", schema={"type": "string", "pattern": HOLD}),
     "txn": Parameter(name="txn", means="a chain's id", schema={"type": "string", "pattern": TXN}),
     "subject": Parameter(
         name="subject", means="a session's id, or a chain's", schema={"type": "string", "pattern": SUBJECT}
@@ -194,7 +206,7 @@ def _parameter(parameter: Parameter, place: str, *, required: bool = False) -> d
 def _responses(endpoint: Endpoint, refs: Mapping[type[BaseModel], Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for status, model in sorted(endpoint.answers.items()):
-        media, schema = ("text/plain", {"type": "string"}) if issubclass(model, Text) else (JSON, refs[model])
+        media, schema = (_text_of(model), {"type": "string"}) if issubclass(model, Text) else (JSON, refs[model])
         found[str(status)] = _response(
             status, endpoint.summary if status < 400 else "Not what this takes", media, schema
         )
@@ -206,6 +218,10 @@ def _responses(endpoint: Endpoint, refs: Mapping[type[BaseModel], Mapping[str, A
             told["content"] |= found[str(status)]["content"]
         found[str(status)] = told
     return found
+
+
+def _text_of(kind: type[Text]) -> str:
+    return "text/html" if issubclass(kind, Html) else "text/plain"
 
 
 def _refusals(endpoint: Endpoint) -> dict[int, list[str]]:

@@ -196,6 +196,7 @@ def _pending(pending: Pending) -> PendingAnswer:
             rule=need.rule,
             group=need.approval.group,
             count=need.approval.count,
+            webauthn=need.approval.webauthn,
             missing=count,
             hint=need.hint,
         )

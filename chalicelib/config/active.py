@@ -1,8 +1,9 @@
 """Which bundle is active: the newest signed Activation's, loaded from the bucket and kept.
 
 Rules: read at most every 10 s; a signature is checked before anything that it covers is believed; a serial never goes
-back, nor does one change its bundle; what was loaded must have the digest that was signed. A newer activation that
-cannot be used stops new sessions at once and operations after 10 minutes. A store that cannot be read is borne 30 s.
+back, nor does one change its bundle, nor does the store's epoch go back; what was loaded must have the digest that was
+signed. A newer activation that cannot be used stops new sessions at once and operations after 10 minutes. A store that
+cannot be read is borne 30 s.
 
 Does not: put activations, or verify signatures (``verify`` is given). Source: architecture, "Configuration".
 """
@@ -17,7 +18,7 @@ from typing import Final
 from chalicelib.config.bundle import Bundle
 from chalicelib.config.files import bundle_digest, decode_bundle
 from chalicelib.config.loader import CompilePolicy, load_bundle
-from chalicelib.domain.activation import Activation, bundle_key
+from chalicelib.domain.activation import Activation, bundle_key, is_epoch_kept
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import ConfigurationInvalid, StoreUnavailable
 from chalicelib.domain.store import Activations, Objects
@@ -128,12 +129,14 @@ class ActiveBundle:
             raise ConfigurationInvalid("the active configuration went back", serial=latest.serial, seen=seen.serial)
         if seen is not None and latest.serial == seen.serial and latest.bundle_digest != seen.bundle_digest:
             raise ConfigurationInvalid("an activation changed its bundle", serial=latest.serial)
+        if seen is not None and not is_epoch_kept(seen, latest):
+            raise ConfigurationInvalid("the store's epoch went back", serial=latest.serial)
         if before.bundle is not None and before.bundle.digest == latest.bundle_digest:
-            return replace(before.bundle, serial=latest.serial)
+            return replace(before.bundle, serial=latest.serial, epoch_at=latest.epoch_at)
         files = decode_bundle(self._objects.get(bundle_key(latest.bundle_digest)))
         if bundle_digest(files) != latest.bundle_digest:
             raise ConfigurationInvalid("the stored bundle is not the one that was activated", serial=latest.serial)
-        return load_bundle(files, self._compile, serial=latest.serial)
+        return replace(load_bundle(files, self._compile, serial=latest.serial), epoch_at=latest.epoch_at)
 
 
 def _broken_by(before: _State, error: Exception, now_s: float) -> _State:

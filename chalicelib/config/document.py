@@ -17,9 +17,9 @@ from typing import Final, TypeAlias
 
 import yaml
 
+from chalicelib.config.files import MAX_FILE_BYTES
 from chalicelib.domain.problem import Problem
 
-MAX_FILE_BYTES: Final = 1 << 20  # some ten thousand targets; a larger file is a mistake or an attack
 MAX_DEPTH: Final = 16  # the deepest of our files has 6
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")  # at most 18 digits: a 64-bit integer whatever they are
 _WORDS: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None, "~": None, "": None}

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from chalicelib.config.document import MAX_FILE_BYTES
 from chalicelib.domain.canonical import canonical, digest, sha256_hex
 from chalicelib.domain.errors import ConfigurationInvalid
 from chalicelib.domain.problem import Problem, configuration_invalid
@@ -23,6 +22,7 @@ APPROVERS: Final = "approvers.yaml"
 MASKING: Final = "masking.yaml"
 DOCUMENTS: Final = (TARGETS, ISSUERS, APPROVERS, MASKING)
 SECRETS: Final = "secrets.yaml"  # beside a bundle in a local stack, never part of one
+MAX_FILE_BYTES: Final = 1 << 20  # some ten thousand targets; a larger file is a mistake or an attack
 MAX_FILES: Final = 200  # four documents and the policies of a large company
 MAX_BUNDLE_BYTES: Final = 8 << 20  # what a Lambda reads and parses in a second or two; all files together
 _POLICY: Final = re.compile(r"policies/[a-z0-9][a-z0-9_-]{0,62}\.cedar\Z")

@@ -160,6 +160,10 @@ def _defined(found: _Read) -> Mapping[MentionKind, Mapping[str, int]]:
         defined[MentionKind.GROUP] = {
             group: sum(group in person.groups for person in people) for group in found.approvers.groups
         }
+        defined[MentionKind.GROUP_WITH_PASSKEYS] = {
+            group: sum(group in person.groups and bool(person.passkeys) for person in people)
+            for group in found.approvers.groups
+        }
     if found.masking is not None:
         defined[MentionKind.MASK] = dict.fromkeys(found.masking.masks, 0)
     return defined
@@ -171,6 +175,7 @@ _WHERE: Mapping[MentionKind, str] = {
     MentionKind.ISSUER: ISSUERS,
     MentionKind.TEAM: ISSUERS,
     MentionKind.GROUP: APPROVERS,
+    MentionKind.GROUP_WITH_PASSKEYS: APPROVERS,
     MentionKind.MASK: MASKING,
 }
 
@@ -190,9 +195,11 @@ def _mention(mention: Mention, defined: Mapping[MentionKind, Mapping[str, int]])
         )
     elif names[mention.name] < mention.people:
         people = names[mention.name]
+        with_what = " with a passkey" if mention.kind is MentionKind.GROUP_WITH_PASSKEYS else ""
         yield Problem(
             file=mention.file,
             line=mention.line,
-            message=f"the policy needs {mention.people} people of {mention.name!r}, and {where} has {people}",
-            remedy="Add people to the group, or require fewer.",
+            message=f"the policy needs {mention.people} people of {mention.name!r}{with_what}, "
+            f"and {where} has {people}",
+            remedy=f"Add people{with_what} to the group, or require fewer.",
         )

@@ -11,13 +11,14 @@ import ipaddress
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
 from chalicelib.config.document import Path
 from chalicelib.config.model import MAX_ENTRIES, BundleFile, Finding, Line, Name, Strict
-from chalicelib.domain.target import CERTIFICATE, Principal, Protocol, Target
+from chalicelib.domain.target import CERTIFICATE, Principal, Protocol, RecordMode, Target
 
 # AWS allows a secret's name letters, digits and /_+=.@-. One without a slash is refused here: it might be the password.
 _PATH: Final = r"[A-Za-z0-9_+=.@-]{1,128}(/[A-Za-z0-9_+=.@-]{1,128}){1,7}"
@@ -25,7 +26,15 @@ _ARN: Final = r"arn:aws[a-z-]{0,16}:secretsmanager:[a-z0-9-]{1,32}:[0-9]{12}:sec
 # The beginnings of well-known keys, which nobody gives to a folder of secrets.
 _LOOKS_SECRET: Final = re.compile(r"(AKIA|ASIA|xox[abprs]-|gh[pousr]_|sk-|eyJ|-----)")
 _LENGTH_BYTES: Final = 4  # RFC 4251 section 5: the length before each field
+# A typing error must not lock terabytes for a century: nobody can shorten what is locked in COMPLIANCE mode. The bucket
+# policy refuses locks past this as well (infra/bucket/policy.json).
+MAX_RETENTION_DAYS: Final = 3650
 _IDENTIFIER: Final = r"^[a-z_][a-z0-9_$]{0,62}$"  # PostgreSQL keeps 63 bytes (NAMEDATALEN - 1)
+
+
+Days: TypeAlias = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}d$")]
+_LABEL: Final = r"[A-Za-z0-9 ._:/@+-]{1,128}"
+TagText: TypeAlias = Annotated[str, Field(pattern=rf"^[a-z][a-z0-9_-]{{0,62}}={_LABEL}$")]
 
 
 class PrincipalEntry(Strict):
@@ -83,7 +92,7 @@ class _Target(Strict):
     port: Annotated[int, Field(ge=1, le=65535, description="Its TCP port, 1 to 65535.")]
     default_principal: Annotated[str, Field(description="The login for who names none: one of principals.")]
     tags: Annotated[
-        dict[Name, Annotated[str, Field(pattern=r"^[A-Za-z0-9 ._:/@+-]{1,128}$")]],
+        dict[Name, Annotated[str, Field(pattern=rf"^{_LABEL}$")]],
         Field(max_length=50, description='Free labels; policies say resource.tags.contains("team=orders").'),
     ] = {}  # noqa: RUF012 - pydantic copies a field's default
     max_session_s: Annotated[
@@ -98,6 +107,20 @@ class _Target(Strict):
     durable: Annotated[
         bool, Field(description="True forwards every operation only when its record is acknowledged by the bucket.")
     ] = False
+    record: Annotated[
+        Literal["full", "statements"],
+        Field(
+            description="full: results and output are recorded too, as the client saw them. statements: they may be "
+            "counted and left out, where a policy permits sql:record_less or ssh:record_less; the recording says so."
+        ),
+    ] = "full"
+    retention: Annotated[
+        Days | None,
+        Field(
+            description=f"How long its recordings are locked, in days (400d), at most {MAX_RETENTION_DAYS}d; never "
+            "shorter than the bucket's default, which holds where this is absent."
+        ),
+    ] = None
 
 
 class PostgresTarget(_Target):
@@ -196,14 +219,57 @@ class TargetsFile(BundleFile):
         dict[Name, Annotated[TargetEntry, Field(discriminator="protocol")]],
         Field(min_length=1, max_length=MAX_ENTRIES, description="Each target by the name that callers ask for."),
     ]
+    retention: Annotated[
+        dict[TagText, Days],
+        Field(
+            max_length=100,
+            description="How long the recordings of targets with a tag are locked (class=cardholder: 400d); the "
+            "longest of a target's own and its tags' counts.",
+        ),
+    ] = {}  # noqa: RUF012 - pydantic copies a field's default
 
     def findings(self) -> Iterator[Finding]:
         """Yield what the types alone do not refuse."""
         for name, entry in self.targets.items():
             yield from _findings(("targets", name), entry)
+            if entry.retention is not None:
+                yield from _retention(("targets", name, "retention"), entry.retention)
+        known = {_label(tag) for entry in self.targets.values() for tag in entry.tags.items()}
+        for label, days in self.retention.items():
+            yield from _retention(("retention", label), days)
+            if label not in known:
+                yield Finding(
+                    path=("retention", label),
+                    message=f"no target has the tag {label}",
+                    remedy="Give the tag to a target, or remove the line: a misspelt one would keep nothing longer.",
+                )
 
     def domain(self) -> Mapping[str, Target]:
-        return {name: entry.domain(name) for name, entry in self.targets.items()}
+        return {
+            name: replace(entry.domain(name), retention_days=self._retention_days(entry))
+            for name, entry in self.targets.items()
+        }
+
+    def _retention_days(self, entry: TargetEntry) -> int:
+        asked = [self.retention[label] for tag in entry.tags.items() if (label := _label(tag)) in self.retention]
+        return max((_days(text) for text in (*asked, *filter(None, [entry.retention]))), default=0)
+
+
+def _label(tag: tuple[str, str]) -> str:
+    return "=".join(tag)
+
+
+def _days(text: str) -> int:
+    return int(text.removesuffix("d"))
+
+
+def _retention(path: Path, text: str) -> Iterator[Finding]:
+    if _days(text) > MAX_RETENTION_DAYS:
+        yield Finding(
+            path=path,
+            message=f"{text} is longer than {MAX_RETENTION_DAYS}d, and nobody can shorten a lock",
+            remedy=f"Ask for at most {MAX_RETENTION_DAYS}d; what must stay longer is held (countersign hold).",
+        )
 
 
 def _findings(path: Path, entry: TargetEntry) -> Iterator[Finding]:
@@ -308,4 +374,5 @@ def _target(
         hold_budget_s=entry.hold_budget_s,
         durable=entry.durable,
         host_keys=host_keys,
+        record=RecordMode(entry.record),
     )

@@ -209,6 +209,11 @@ def items_of(stored: bytes) -> tuple[list[ArchivedItem], bool]:
     return found, whole and raw.endswith(b"\n")
 
 
+def item_of_line(line: bytes) -> ArchivedItem | None:
+    """Return the change that one line (newline included) holds; None where it is not what we write. Total, pure."""
+    return _item(line) if len(line) <= MAX_OBJECT else None
+
+
 def ends(stored: bytes) -> bool:
     """Return whether an object is not one of gzip's that breaks off. Bounded, pure."""
     unpacking = zlib.decompressobj(_GZIP)

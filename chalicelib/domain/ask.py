@@ -1,8 +1,9 @@
 """Ask, Answer, Use: an approval as three facts, each put once and never updated.
 
 An approval's state is :func:`fold_approval` over them. Rules: an Answer counts only for the digest that it names; a
-person answers an Ask once; one refusal ends it; the accountable people and every actor of the chain are excluded; an
-approval is used once, and a withdrawal takes the same slot as the use, so that only one of the two can happen.
+person answers an Ask once; one refusal ends it; where a rule needs a passkey, a yes without its assertion meets
+nothing; the accountable people and every actor of the chain are excluded; an approval is used once, and a withdrawal
+takes the same slot as the use, so that only one of the two can happen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final, TypeAlias
 
 from chalicelib.domain.canonical import Json, digest, timestamp
 from chalicelib.domain.identifiers import AskId, PersonId, SessionId, Txn
+from chalicelib.domain.passkey import Assertion
 from chalicelib.domain.session import ApprovalNeed
 
 ASK_VERSION: Final = 1
@@ -82,12 +84,17 @@ class Question:
             "reason": self.reason,
             "duration_s": self.duration_s,
             "rules": list(self.rules),
-            "needs": [[need.rule, need.approval.group, need.approval.count] for need in self.needs],
+            "needs": [need.told() for need in self.needs],
             "trigger_known": self.trigger_known,
             "configuration_serial": self.configuration_serial,
             "policy_digest": self.policy_digest,
         }
         return digest(fields)
+
+    @property
+    def needs_passkey(self) -> bool:
+        """Whether a rule needs an assertion: then the question is approved on the approval page and not by a click."""
+        return any(need.approval.webauthn for need in self.needs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +112,8 @@ class Ask:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """One person's signed answer. ``groups`` are the person's at that moment; ``card_sha256`` is over the blocks that
-    they saw, which ``card`` keeps as JSON text; ``via`` says where the answer came from (``slack:T1/U1/C1/ts``)."""
+    they saw, which ``card`` keeps as JSON text; ``via`` says where the answer came from (``slack:T1/U1/C1/ts``,
+    ``webauthn:HOST/PASSKEY``); ``assertion`` is their passkey's, where the answer was given with one."""
 
     ask_id: AskId
     person: PersonId
@@ -117,9 +125,11 @@ class Answer:
     via: str
     answered_at: datetime
     signature: str = ""
+    assertion: Assertion | None = None
 
     def signed(self) -> Mapping[str, Json]:
-        """Return exactly what the signature covers."""
+        """Return exactly what the signature covers; an answer without an assertion as before there were any."""
+        with_passkey = {} if self.assertion is None else {"assertion": self.assertion.signed()}
         return {
             "v": ASK_VERSION,
             "ask": self.ask_id,
@@ -130,6 +140,7 @@ class Answer:
             "card_sha256": self.card_sha256,
             "via": self.via,
             "answered_at": timestamp(self.answered_at),
+            **with_passkey,
         }
 
     def sha256(self) -> str:
@@ -200,6 +211,12 @@ def raise_unknown_trigger(needs: Iterable[ApprovalNeed]) -> tuple[ApprovalNeed, 
     )
 
 
+def counts_for(need: ApprovalNeed, answer: Answer) -> bool:
+    """Return whether ``answer``, a verified one, is of those that ``need`` counts: by somebody of the group, and with a
+    passkey where the rule needs one. Says nothing of yes or no, nor whose passkey it was. Pure."""
+    return need.approval.group in answer.groups and (answer.assertion is not None or not need.approval.webauthn)
+
+
 def fold_approval(ask: Ask, answers: Iterable[Answer], uses: Iterable[Use], now: datetime) -> ApprovalState:
     """Return the state of ``ask``.
 
@@ -222,7 +239,7 @@ def fold_approval(ask: Ask, answers: Iterable[Answer], uses: Iterable[Use], now:
             return Refused(by=answer.person)
     missing: list[tuple[ApprovalNeed, int]] = []
     for need in ask.question.needs:
-        people = {answer.person for answer in counted if need.approval.group in answer.groups}
+        people = {answer.person for answer in counted if counts_for(need, answer)}
         if len(people) < need.approval.count:
             missing.append((need, need.approval.count - len(people)))
     if not missing and ask.question.needs:

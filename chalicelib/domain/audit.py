@@ -55,6 +55,26 @@ class AuditName(StrEnum):
     DIGEST_MADE = "digest.made"
     REVIEW_SIGNED = "review.signed"
     SIGNOFF_REFUSED = "review.sign_refused"
+    EVIDENCE_COPIED = "evidence.copied"
+    COPY_REFUSED = "evidence.copy_refused"
+    RECORDING_REPLAYED = "recording.replayed"
+    REPLAY_REFUSED = "recording.replay_refused"
+    PROOF_OPENED = "proof.opened"
+    PROOF_REFUSED = "proof.refused"
+    RECORDING_READ = "recording.read"
+    ARCHIVE_QUERIED = "archive.queried"
+    CODE_CHANGED = "code.changed"
+    KEY_CHANGED = "key.changed"
+    BUCKET_CHANGED = "bucket.changed"
+    TABLE_CHANGED = "table.changed"
+    ROLE_CHANGED = "role.changed"
+    TRAIL_CHANGED = "trail.changed"
+    ACTIVATION_PUT = "activation.put"
+    EVIDENCE_HELD = "evidence.held"
+    EVIDENCE_LIFTED = "evidence.lifted"
+    HOLD_REFUSED = "evidence.hold_refused"
+    HOLD_APPLIED = "evidence.hold_applied"
+    HOLD_FAILED = "evidence.hold_failed"
     OPERATION_RAN = "operation.ran"
     OPERATION_REFUSED = "operation.refused"
 
@@ -237,6 +257,17 @@ _SAME_FACT: Final[Mapping[AuditName, tuple[str, tuple[str, ...]]]] = {
     AuditName.ANSWER_GIVEN: ("answered", ("ask_id", "actor")),
     AuditName.TICKET_ISSUED: ("ticket", ("subject",)),
     AuditName.DIGEST_MADE: ("digest", ("subject",)),
+    AuditName.HOLD_APPLIED: ("reached", ("subject",)),
+    AuditName.ACTIVATION_PUT: ("activation", ("subject", "why")),
+    # What AWS says happened around us: by CloudTrail's own id of the call.
+    AuditName.RECORDING_READ: ("cloud", ("operation_id",)),
+    AuditName.ARCHIVE_QUERIED: ("cloud", ("operation_id",)),
+    AuditName.CODE_CHANGED: ("cloud", ("operation_id",)),
+    AuditName.KEY_CHANGED: ("cloud", ("operation_id",)),
+    AuditName.BUCKET_CHANGED: ("cloud", ("operation_id",)),
+    AuditName.TABLE_CHANGED: ("cloud", ("operation_id",)),
+    AuditName.ROLE_CHANGED: ("cloud", ("operation_id",)),
+    AuditName.TRAIL_CHANGED: ("cloud", ("operation_id",)),
 }
 
 _INFORMATIONAL: Final = 1
@@ -274,7 +305,27 @@ _CONTROL: Final[Mapping[AuditName, tuple[int, int]]] = {
     AuditName.REVIEW_SIGNED: (_API, 1),
     AuditName.ROW_TAMPERED: (_API, 3),
     AuditName.DIGEST_MADE: (_API, 1),
+    AuditName.PROOF_OPENED: (_API, 2),
+    AuditName.PROOF_REFUSED: (_API, 2),
     AuditName.SIGNOFF_REFUSED: (_API, 1),
+    AuditName.EVIDENCE_HELD: (_API, 1),
+    AuditName.EVIDENCE_LIFTED: (_API, 4),
+    AuditName.HOLD_REFUSED: (_API, 1),
+    AuditName.HOLD_APPLIED: (_API, 3),
+    AuditName.HOLD_FAILED: (_API, 3),
+    AuditName.EVIDENCE_COPIED: (_API, 2),
+    AuditName.COPY_REFUSED: (_API, 2),
+    AuditName.RECORDING_READ: (_API, 2),
+    AuditName.ARCHIVE_QUERIED: (_API, 2),
+    AuditName.CODE_CHANGED: (_API, 3),
+    AuditName.KEY_CHANGED: (_API, 3),
+    AuditName.BUCKET_CHANGED: (_API, 3),
+    AuditName.TABLE_CHANGED: (_API, 3),
+    AuditName.ROLE_CHANGED: (_API, 3),
+    AuditName.TRAIL_CHANGED: (_API, 3),
+    AuditName.ACTIVATION_PUT: (_API, 1),
+    AuditName.RECORDING_REPLAYED: (_API, 2),
+    AuditName.REPLAY_REFUSED: (_API, 2),
 }
 _OF_CONNECTION: Final[Mapping[AuditName, tuple[int, int]]] = {  # activity for ssh, for a datastore
     AuditName.CONNECTION_OPENED: (1, 3),

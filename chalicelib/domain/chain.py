@@ -14,13 +14,14 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Final
 
-from chalicelib.domain.canonical import Json, digest, timestamp
+from chalicelib.domain.canonical import Digested, Json, timestamp
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import HopId, Txn
 from chalicelib.domain.identity import Evidence, Identity
 from chalicelib.domain.scope import Authority, allows, within
 
-HOP_VERSION: Final = 3  # 1 had neither ``max_depth`` nor ``ticket``, 2 no ``rules``; all still verify
+# 1 had neither ``max_depth`` nor ``ticket``, 2 no ``rules``, 3 no ``kept_sha256``; all still verify.
+HOP_VERSION: Final = 4
 HOP_SIGNATURE_TYPE: Final = "countersign-hop+jws"
 
 
@@ -33,7 +34,7 @@ class HopKind(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hop:
+class Hop(Digested):
     """One step of a chain.
 
     ``scope`` is what it may ask for and do (``domain.scope``), ``max_depth`` the depth that no delegation below it
@@ -72,6 +73,7 @@ class Hop:
         """Return exactly what the hash covers: every field of its version but the signature."""
         since_2: Mapping[str, Json] = {"max_depth": self.max_depth, "ticket": self.ticket}
         since_3: Mapping[str, Json] = {"rules": list(self.rules)}
+        since_4: Mapping[str, Json] = {"kept_sha256": self.evidence.kept_sha256}
         return {
             "v": self.version,
             "txn": self.txn,
@@ -88,6 +90,7 @@ class Hop:
                 "claims_sha256": self.evidence.claims_sha256,
                 "assurance": self.evidence.assurance.value,
                 "attributes": [list(pair) for pair in self.evidence.attributes],
+                **(since_4 if self.version >= 4 else {}),
             },
             "accountable": list(self.accountable),
             "teams": list(self.teams),
@@ -104,7 +107,7 @@ class Hop:
 
     def sha256(self) -> str:
         """Return the hop's hash, 64 hexadecimal digits."""
-        return digest(self.hashed())
+        return self._digest_of(self.hashed)
 
     @property
     def authority(self) -> Authority:
@@ -163,7 +166,11 @@ class Chain:
 
 def _says_more(hop: Hop) -> bool:
     """Return whether it says something that the hash of its version does not cover: anybody may have written that."""
-    return (hop.version < 2 and bool(hop.max_depth or hop.ticket)) or (hop.version < 3 and bool(hop.rules))
+    return (
+        (hop.version < 2 and bool(hop.max_depth or hop.ticket))
+        or (hop.version < 3 and bool(hop.rules))
+        or (hop.version < 4 and bool(hop.evidence.kept_sha256))
+    )
 
 
 def _has_no_more(parent: Hop, child: Hop) -> bool:

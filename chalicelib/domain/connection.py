@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from chalicelib.domain.canonical import Json, digest, timestamp
+from chalicelib.domain.canonical import Digested, Json, digest, timestamp
 from chalicelib.domain.identifiers import ConnectionId, HopId, SessionId, Txn
 
 BOOT_VERSION: Final = 1
@@ -62,7 +62,7 @@ def boot_end_key(boot: str, closed_at: datetime) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConnectionRow:
+class ConnectionRow(Digested):
     """Put by the broker before it may mint; sealed once, with the manifest's key and hash.
 
     ``boot`` and ``number`` count this broker boot's rows without holes, so that a missing one shows; ``row_sha256`` of
@@ -105,4 +105,4 @@ class ConnectionRow:
 
     def sha256(self) -> str:
         """Return the row's hash, 64 hexadecimal digits."""
-        return digest(self.hashed())
+        return self._digest_of(self.hashed)

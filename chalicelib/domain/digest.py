@@ -6,7 +6,10 @@ were sealed, which are still open, and every object of the hour by its hash. It 
 too, so that a missing one is a finding.
 
 Objects: ``digests/v1/YYYY-MM-DD/HH.json``, canonical JSON, signed with a key of its own purpose. A digest covers what
-was archived under its own hour, and what came late under the ``LATE_DAYS`` before it and no digest has named. Pure.
+was archived under its own hour, and what came late under the ``LATE_DAYS`` before it and no digest has named. It also
+says which code ran when it was made: so that a change of it, and a change back, stands between two signatures. Pure.
+
+Versions: 1 counted the sixteen kinds of ``V1_KINDS`` and named no code; it verifies for ever as it was.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -24,16 +27,19 @@ from chalicelib.domain.canonical import Json, canonical, digest, sha256_hex, tim
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.recording import merkle_root
 
-DIGEST_VERSION: Final = 1
+DIGEST_VERSION: Final = 2
 DIGEST_SIGNATURE_TYPE: Final = "countersign-digest+jws"
 DIGESTS: Final = "digests/v1"
 HOUR: Final = timedelta(hours=1)
+# No digest and no archived change is older than their format: whoever names one in the year 1 wants every hour since
+# then to be looked at.
+FIRST_HOUR: Final = datetime(2026, 1, 1, tzinfo=UTC)
 LATE_DAYS: Final = 2  # a stream keeps a record for 24 hours, so nothing is archived later than a day
 # An hour is over for good once Lambda's batching window and a few tries have passed.
 SETTLED: Final = timedelta(minutes=10)
 _ITEM: Final = re.compile(r"items/v1/[a-z]{1,32}/(\d{4}-\d\d-\d\d)/(\d\d)/[0-9a-z]{26}\.ndjson\.gz\Z")
 _EVENT: Final = re.compile(r"events/v1/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/[^/]{1,200}\Z")
-_DATED: Final = re.compile(r"(?:boots|signoffs)/v1/(\d{4}-\d\d-\d\d)()/.{1,400}\Z")
+_DATED: Final = re.compile(r"(?:boots|signoffs|copies|holds)/v1/(\d{4}-\d\d-\d\d)()/.{1,400}\Z")
 _MANIFEST: Final = re.compile(r"manifests/v1/[0-9A-Za-z_./-]{1,200}\Z")
 _DIGEST: Final = re.compile(r"digests/v1/(\d{4}-\d\d-\d\d)/(\d\d)\.json\Z")
 
@@ -57,7 +63,16 @@ class Kind(StrEnum):
     EVENT_OBJECTS = "event_objects"
     BOOTS = "boots"  # of brokers that ended in order
     SIGNOFFS = "signoffs"  # of access reviews
+    COPIES = "copies"  # of evidence, that were vouched for
+    HOLDS = "holds"  # legal ones, and their lifts
 
+
+V1_KINDS: Final = frozenset(
+    {Kind.HOPS, Kind.SESSIONS, Kind.CONNECTIONS, Kind.ASKS, Kind.ANSWERS, Kind.USES, Kind.REVOCATIONS}
+    | {Kind.ACTIVATIONS, Kind.TICKETS, Kind.TOKENS, Kind.CREDENTIALS, Kind.MANIFESTS, Kind.ITEM_OBJECTS}
+    | {Kind.EVENT_OBJECTS, Kind.BOOTS, Kind.SIGNOFFS}
+)
+_KINDS: Final[Mapping[int, frozenset[Kind]]] = {1: V1_KINDS, DIGEST_VERSION: frozenset(Kind)}
 
 _OF_TABLE: Final[Mapping[str, Kind]] = {
     "chains": Kind.HOPS,
@@ -81,6 +96,8 @@ OBJECT_KINDS: Final[Mapping[str, Kind]] = {
     "events/v1/date=": Kind.EVENT_OBJECTS,
     "boots/v1/": Kind.BOOTS,
     "signoffs/v1/": Kind.SIGNOFFS,
+    "copies/v1/": Kind.COPIES,
+    "holds/v1/": Kind.HOLDS,
 }
 
 
@@ -104,7 +121,8 @@ class Listed:
 class HourlyDigest:
     """One hour. ``opened`` are the sessions that were made, ``sealed`` the connections that were sealed, ``unsealed``
     those that were open at its end, as ``SESSION/CONNECTION``. ``objects`` are those of ``OBJECT_KINDS``,
-    ``unreadable`` the item objects that hold something else than we write."""
+    ``unreadable`` the item objects that hold something else than we write. ``code`` is what ran when this was made: the
+    SHA-256 of each function's package, and the digest of each running container's image, in hexadecimal, by name."""
 
     hour: datetime
     previous_sha256: str
@@ -117,6 +135,8 @@ class HourlyDigest:
     sealed: tuple[str, ...]
     unsealed: tuple[str, ...]
     unreadable: tuple[str, ...]
+    code: Mapping[str, str] = field(default_factory=dict)
+    version: int = DIGEST_VERSION
     signature: str = ""
 
     @property
@@ -138,11 +158,13 @@ class HourlyDigest:
 
     def signed(self) -> Mapping[str, Json]:
         """Return exactly what the signature covers."""
+        code: Mapping[str, Json] = {} if self.version == 1 else {"code": dict(self.code)}
         return {
-            "v": DIGEST_VERSION,
+            "v": self.version,
             "hour": timestamp(self.hour),
             "previous_sha256": self.previous_sha256,
             "made_at": timestamp(self.made_at),
+            **code,
             **self.counted(),
         }
 
@@ -231,7 +253,14 @@ def sealed_manifest(change: ArchivedItem) -> tuple[str, Listed | None] | None:
 
 
 def digest_of(
-    hour: datetime, previous: HourlyDigest | None, archived: Archived, *, previous_sha256: str, made_at: datetime
+    hour: datetime,
+    previous: HourlyDigest | None,
+    archived: Archived,
+    *,
+    previous_sha256: str,
+    made_at: datetime,
+    code: Mapping[str, str] | None = None,
+    version: int = DIGEST_VERSION,
 ) -> HourlyDigest:
     """Return the unsigned digest of ``hour``. The same archive and digest before give the same counts. Pure."""
     changes = _once_each(archived.changes)
@@ -253,7 +282,11 @@ def digest_of(
         hour=hour,
         previous_sha256=previous_sha256,
         made_at=made_at,
-        kinds={kind: Tally(count=len(found), root=merkle_root(found).hex()) for kind, found in leaves.items()},
+        kinds={
+            kind: Tally(count=len(found), root=merkle_root(found).hex())
+            for kind, found in leaves.items()
+            if kind in _KINDS[version]
+        },
         items=archived.items,
         objects=archived.objects,
         manifests=manifests,
@@ -261,6 +294,8 @@ def digest_of(
         sealed=tuple(sealed),
         unsealed=tuple(one for one in dict.fromkeys((*open_before, *opened)) if one not in sealed),
         unreadable=archived.unreadable,
+        code=dict(code or {}),
+        version=version,
     )
 
 
@@ -285,12 +320,15 @@ def parse_digest(stored: bytes) -> HourlyDigest:
             sealed=_texts(said["sealed"]),
             unsealed=_texts(said["unsealed"]),
             unreadable=_texts(said["unreadable"]),
+            code={str(name): str(sha256) for name, sha256 in said.get("code", {}).items()},
+            version=said["v"],
             signature=said["signature"],
         )
         same = found.stored() == stored
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ProofInvalid("is not a digest") from error
-    if not same or not isinstance(found.signature, str) or set(found.kinds) != set(Kind):
+    kinds = _KINDS.get(found.version, frozenset())
+    if not same or not isinstance(found.signature, str) or not kinds or set(found.kinds) != kinds:
         raise ProofInvalid("is not what the service wrote")
     return found
 
@@ -322,6 +360,7 @@ def _hour(pattern: re.Pattern[str], key: str) -> datetime | None:
     if found is None:
         return None
     try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}:00:00+00:00")
+        hour = datetime.fromisoformat(f"{found[1]}T{found[2] or '00'}:00:00+00:00")
     except ValueError:
         return None
+    return hour if hour >= FIRST_HOUR else None

@@ -141,6 +141,13 @@ class ApproverNotEligible(Denied):
     hint = "Somebody else in the approving group must answer."
 
 
+class PasskeyRequired(Denied):
+    """A yes by a click, where a rule wants the assertion of a passkey."""
+
+    code = "passkey_required"
+    hint = "Open the approval page from the card, and approve with your passkey."
+
+
 class ReviewerNotEligible(Denied):
     """Who would sign an access review off is no person in person, or has a part in what is reviewed."""
 
@@ -163,6 +170,13 @@ class GrantExpired(Denied):
 class GrantRevoked(Denied):
     code = "grant_revoked"
     hint = "Ask who revoked it why, then for a new session."
+
+
+class ProofSealed(Denied):
+    """An issuer's token that has not expired is nobody's to read, not even an auditor's."""
+
+    code = "proof_sealed"
+    hint = "Ask again when the issuer's token has expired; it lives for minutes."
 
 
 class OutOfScope(Denied):

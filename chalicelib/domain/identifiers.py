@@ -23,13 +23,18 @@ OperationId = NewType("OperationId", str)
 PersonId = NewType("PersonId", str)
 TicketId = NewType("TicketId", str)
 SignoffId = NewType("SignoffId", str)
+LegalHoldId = NewType("LegalHoldId", str)
+CopyId = NewType("CopyId", str)
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
 SESSION_ID: Final = re.compile(rf"ses_{_ULID}\Z")
+CONNECTION_ID: Final = re.compile(rf"con_{_ULID}\Z")
 TXN: Final = re.compile(rf"{_ULID}\Z")
+ASK_ID: Final = re.compile(rf"ask_{_ULID}\Z")
 HOP_ID: Final = re.compile(rf"hop_{_ULID}\Z")
+LEGAL_HOLD_ID: Final = re.compile(rf"hld_{_ULID}\Z")
 
 
 def ulid(now: datetime) -> str:
@@ -84,6 +89,14 @@ def new_ticket_id(now: datetime) -> TicketId:
 
 def new_signoff_id(now: datetime) -> SignoffId:
     return SignoffId(f"sgn_{ulid(now)}")
+
+
+def new_copy_id(now: datetime) -> CopyId:
+    return CopyId(f"cpy_{ulid(now)}")
+
+
+def new_legal_hold_id(now: datetime) -> LegalHoldId:
+    return LegalHoldId(f"hld_{ulid(now)}")
 
 
 def made_at(identifier: str) -> datetime:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from chalicelib.domain.identifiers import PersonId
+from chalicelib.domain.kept_proof import IssuerProof
+from chalicelib.domain.passkey import Passkey
 
 
 class Assurance(StrEnum):
@@ -40,7 +42,8 @@ class Evidence:
 
     ``claims_sha256`` is over the canonical claims; ``token_id`` is the issuer's ``jti`` or the token's SHA-256;
     ``attributes`` are the claims that the issuer's declaration keeps for policy and cards (ref, environment, ...); whom
-    its parent vouches for has its parent's.
+    its parent vouches for has its parent's. ``kept_sha256`` is the hash of the stored object that keeps the token
+    itself (``domain.kept_proof``): on an origin hop always, from the fourth version of hops on; else empty.
     """
 
     kind: str
@@ -48,6 +51,7 @@ class Evidence:
     claims_sha256: str
     assurance: Assurance
     attributes: tuple[tuple[str, str], ...]
+    kept_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +61,8 @@ class VerifiedIdentity:
     ``run`` is the immutable id of the run and job, to which one root is bound; ``accountable`` are the people behind
     the run as the issuer names them (``gh:actor_id:123``), matched with people's aliases; empty where the trigger is
     unknown. ``teams`` are those that the declaration puts the identity in. ``claims`` are those that it declares and
-    that are one text each, by name: what a ticket for this issuer is compared with.
+    that are one text each, by name: what a ticket for this issuer is compared with. ``proof`` is the token with the
+    keys that verified it.
     """
 
     identity: Identity
@@ -66,12 +71,14 @@ class VerifiedIdentity:
     accountable: tuple[str, ...]
     teams: tuple[str, ...]
     expires_at: datetime
+    proof: IssuerProof
     claims: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Person:
-    """Somebody who may answer an Ask: the IdP's id, where they are in Slack, what they may approve for."""
+    """Somebody who may answer an Ask: the IdP's id, where they are in Slack, what they may approve for, and the
+    passkeys that they registered."""
 
     id: PersonId
     name: str
@@ -79,3 +86,4 @@ class Person:
     slack_team: str
     slack_user: str
     aliases: tuple[str, ...]
+    passkeys: tuple[Passkey, ...] = ()

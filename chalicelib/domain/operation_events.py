@@ -11,8 +11,8 @@ Source: architecture, "An operation", "Holding"; ``docs/data_schema.md``, Record
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditName, Operated
@@ -34,13 +34,27 @@ class _Where:
     peer: str = ""
 
 
+@dataclass(kw_only=True, slots=True)
+class _Begun:
+    """An operation without an outcome, and what became of it so far: its event is made once, when all is known."""
+
+    frame: Frame
+    meta: Mapping[str, Json]
+    verdict: str
+    rules: tuple[str, ...]
+    masks: tuple[str, ...]
+    configuration_serial: int
+    ask_id: str = ""
+    people: tuple[str, ...] = ()
+
+
 class OperationFold:
     """One connection's frames, in order, to the events of its operations."""
 
     def __init__(self, who: RecordedAs) -> None:
         self._who = who
         self._where = _Where()
-        self._open: dict[str, AuditEvent] = {}
+        self._open: dict[str, _Begun] = {}
 
     def take(self, frame: Frame) -> tuple[AuditEvent, ...]:
         """Return the events that are complete with this frame: mostly none, or one."""
@@ -58,7 +72,7 @@ class OperationFold:
                 yield from self._ended(meta)
             case FrameKind.CLOSE:
                 left, self._open = list(self._open.values()), {}
-                yield from (_without_outcome(event) for event in left)
+                yield from (self._without_outcome(begun) for begun in left)
             case _:
                 return
 
@@ -66,57 +80,64 @@ class OperationFold:
         op = _text(meta, "op")
         if not op or op in self._open or _number(meta, "part"):  # a long text takes several frames: the first tells it
             return
-        event = self._event(frame, meta, op)
-        if event.verdict == "block":
-            yield _refused(event, _text(meta, "code"))
+        begun = _Begun(
+            frame=frame,
+            meta=meta,
+            verdict=_text(meta, "verdict"),
+            rules=_texts(meta, "rules"),
+            masks=_texts(meta, "masks"),
+            configuration_serial=_number(meta, "configuration_serial"),
+        )
+        if begun.verdict == "block":
+            yield self._refused(begun, _text(meta, "code"))
             return
-        self._open[op] = event
+        self._open[op] = begun
         if len(self._open) > MAX_OPEN:
-            yield _without_outcome(self._open.pop(next(iter(self._open))))
+            yield self._without_outcome(self._open.pop(next(iter(self._open))))
 
     def _held(self, frame: Frame, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
         op = _text(meta, "op")
-        event = self._open.get(op)
-        if event is None:
+        begun = self._open.get(op)
+        if begun is None:
             return
-        event = replace(event, ask_id=_text(meta, "ask") or event.ask_id)
+        begun.ask_id = _text(meta, "ask") or begun.ask_id
         if frame.kind is FrameKind.ANSWERED:
-            event = replace(event, people=_texts(meta, "people"))
-        if frame.kind is FrameKind.VERDICT:
-            event = replace(event, verdict=_text(meta, "verdict"), rules=_texts(meta, "rules") or event.rules)
-            if event.operated is not None:
-                event = replace(event, operated=replace(event.operated, masks=_texts(meta, "masks")))
-            serial = _number(meta, "configuration_serial") or event.configuration_serial
-            event = replace(event, configuration_serial=serial)
-        if frame.kind is FrameKind.VERDICT and event.verdict not in _RUNS:
-            self._open.pop(op)
-            yield _refused(event, _text(meta, "code"))
+            begun.people = _texts(meta, "people")
+        if frame.kind is not FrameKind.VERDICT:
             return
-        self._open[op] = event
+        begun.verdict = _text(meta, "verdict")
+        begun.rules = _texts(meta, "rules") or begun.rules
+        begun.masks = _texts(meta, "masks")
+        begun.configuration_serial = _number(meta, "configuration_serial") or begun.configuration_serial
+        if begun.verdict not in _RUNS:
+            yield self._refused(self._open.pop(op), _text(meta, "code"))
 
     def _ended(self, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
-        event = self._open.pop(_text(meta, "op"), None)
-        if event is None or event.operated is None:
+        begun = self._open.pop(_text(meta, "op"), None)
+        if begun is None:
             return
-        status = _text(meta, "status")
-        done = replace(
-            event.operated,
-            outcome=status,
-            tag=_text(meta, "tag"),
-            sqlstate=_text(meta, "sqlstate"),
-            row_count=_number(meta, "rows"),
-            byte_count=_number(meta, "bytes"),
-            duration_ms=_number(meta, "duration_ms"),
-        )
-        if status == _REFUSED:
+        if _text(meta, "status") == _REFUSED:
             # Let through and not sent after all: its tag is a code of ours, or words that say why.
-            yield _refused(replace(event, operated=done), done.tag if _CODE.match(done.tag) else _REFUSED)
+            tag = _text(meta, "tag")
+            yield self._refused(begun, tag if _CODE.match(tag) else _REFUSED, meta)
         else:
-            yield replace(event, operated=done)
+            yield self._event(begun, AuditName.OPERATION_RAN, ended=meta)
 
-    def _event(self, frame: Frame, meta: Mapping[str, Json], op: str) -> AuditEvent:
+    def _refused(self, begun: _Begun, code: str, ended: Mapping[str, Json] | None = None) -> AuditEvent:
+        begun.verdict = "block"
+        ended = {**(ended or {}), "status": _REFUSED}
+        return self._event(begun, AuditName.OPERATION_REFUSED, code=code or _REFUSED, ended=ended)
+
+    def _without_outcome(self, begun: _Begun) -> AuditEvent:
+        """What was still held never ran; what was let through may have."""
+        if begun.verdict not in _RUNS:
+            return self._refused(begun, "approval_withdrawn")
+        return self._event(begun, AuditName.OPERATION_RAN, ended={"status": UNKNOWN})
+
+    def _event(self, begun: _Begun, name: AuditName, *, ended: Mapping[str, Json], code: str = "") -> AuditEvent:
+        frame, meta = begun.frame, begun.meta
         return AuditEvent(
-            name=AuditName.OPERATION_RAN,
+            name=name,
             at=frame.at,
             txn=self._who.txn,
             session_id=self._who.session_id,
@@ -126,19 +147,28 @@ class OperationFold:
             principal=self._who.principal,
             peer=self._where.peer,
             acting=self._where.acting,
-            verdict=_text(meta, "verdict"),
-            rules=_texts(meta, "rules"),
+            ask_id=begun.ask_id,
+            people=begun.people,
+            code=code,
+            verdict=begun.verdict,
+            rules=begun.rules,
             policy_digest=_text(meta, "policy_digest"),
-            configuration_serial=_number(meta, "configuration_serial"),
+            configuration_serial=begun.configuration_serial,
             frame=frame.seq,
-            operation_id=op,
+            operation_id=_text(meta, "op"),
             protocol=self._who.protocol,
             operated=Operated(
                 actions=_texts(meta, "actions"),
                 text=frame.text,
-                masks=_texts(meta, "masks"),
+                masks=begun.masks,
                 tables=_texts(meta, "tables"),
                 reads_masked=meta.get("reads_masked") is True,
+                outcome=_text(ended, "status"),
+                tag=_text(ended, "tag"),
+                sqlstate=_text(ended, "sqlstate"),
+                row_count=_number(ended, "rows"),
+                byte_count=_number(ended, "bytes"),
+                duration_ms=_number(ended, "duration_ms"),
             ),
         )
 
@@ -153,18 +183,6 @@ def _where(who: RecordedAs, meta: Mapping[str, Json]) -> _Where:
     return _Where(acting=acting, peer=_text(meta, "peer"))
 
 
-def _refused(event: AuditEvent, code: str) -> AuditEvent:
-    done = replace(event.operated, outcome=_REFUSED) if event.operated else None
-    return replace(event, name=AuditName.OPERATION_REFUSED, verdict="block", code=code or _REFUSED, operated=done)
-
-
-def _without_outcome(event: AuditEvent) -> AuditEvent:
-    """What was still held never ran; what was let through may have."""
-    if event.verdict not in _RUNS:
-        return _refused(event, "approval_withdrawn")
-    return replace(event, operated=replace(event.operated, outcome=UNKNOWN) if event.operated else None)
-
-
 def _text(meta: Mapping[str, Json], name: str) -> str:
     found = meta.get(name, "")
     return found if isinstance(found, str) else ""
@@ -177,6 +195,6 @@ def _number(meta: Mapping[str, Json], name: str) -> int:
 
 def _texts(meta: Mapping[str, Json], name: str) -> tuple[str, ...]:
     found = meta.get(name, ())
-    if isinstance(found, str) or not isinstance(found, Sequence):
+    if not isinstance(found, list | tuple):
         return ()
-    return tuple(item for item in found if isinstance(item, str))
+    return tuple([item for item in found if isinstance(item, str)])

@@ -90,6 +90,7 @@ class MentionKind(StrEnum):
     ISSUER = "issuer"
     MASK = "mask"
     GROUP = "group"
+    GROUP_WITH_PASSKEYS = "group with passkeys"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,26 +17,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
-from chalicelib.domain.canonical import Json, digest, timestamp
+from chalicelib.domain.canonical import Digested, Json, timestamp
 from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
 
 RECORDING_VERSION: Final = 1
 MANIFEST_SIGNATURE_TYPE: Final = "countersign-manifest+jws"
 SWEEPER: Final = "sweeper"  # ``sealed_by`` of what the sweeper sealed; a broker says ``broker:`` or ``restart:``
 BROKER_LOST: Final = "broker_lost"  # ``exit`` of a connection whose broker died
+RECORD_STATEMENTS: Final = "record:statements"  # ``why`` results were left out: target and policy say so
 TAIL_GAP: Final = "tail_gap"  # ``why`` of a gap that nobody knows the end of: its broker died
 # A broker has at most this many segments on their way, with numbers that follow each other: so whoever puts as many
 # tombstones after the last segment has fenced it, whatever of it is still under way.
 UPLOADS_AT_ONCE: Final = 8
+# A busy connection writes thousands of lines a second; ``json.dumps`` with these arguments makes an encoder for each.
+_ENCODED: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_QUOTED: Final = json.encoder.encode_basestring
 MAX_TEXT: Final = 64 * 1024  # a JSON SerDe row is at most 32 MB; a frame stays far below and is split by its writer
 
 
 class FrameKind(StrEnum):
     """What a frame tells. Permanent names; ``meta`` by kind is documented in ``docs/data_schema.md``."""
 
-    OPEN = "open"  # ctl: target, principal, target_hop, peer, grant, rules, policy_digest, configuration_serial
+    OPEN = "open"  # ctl: target, principal, target_hop, peer, grant, rules, policy_digest, configuration_serial, record
     CREDENTIAL = "credential"  # ctl: what the minted credential turned out to be: its kind and login, no secret
     OPERATION = "operation"  # c2s: text; op, actions, verdict, rules, policy_digest, configuration_serial, binds
     HELD = "held"  # ctl: op, ask, digest, needs
@@ -66,22 +71,47 @@ class Frame:
 
     def line(self, who: RecordedAs) -> bytes:
         """Return the NDJSON line, newline included. ``meta`` is JSON text, so that one column fits all protocols."""
-        row = {
-            "v": RECORDING_VERSION,
-            "sid": who.session_id,
-            "con": who.connection_id,
-            "seq": self.seq,
-            "t": timestamp(self.at),
-            "proto": who.protocol,
-            "dir": self.dir,
-            "kind": self.kind.value,
-            "text": self.text[:MAX_TEXT],
-            "meta": json.dumps(dict(self.meta), separators=(",", ":"), ensure_ascii=False),
-            "txn": who.txn,
-            "actor": who.actor,
-            "sub": who.originator,
-        }
-        return json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        begin, protocol, end = _line_parts(who)
+        meta = _QUOTED(_ENCODED(dict(self.meta)))
+        return (
+            f'{begin},"seq":{self.seq},"t":"{timestamp(self.at)}",{protocol},"dir":{_QUOTED(self.dir)}'
+            f',"kind":"{self.kind.value}","text":{_QUOTED(self.text[:MAX_TEXT])},"meta":{meta},{end}\n'
+        ).encode()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """What was sent to the client and, as policy permits, not recorded: counted, as the client saw it.
+
+    ``outcomes``: in how many outcome frames it is told; ``rows`` of tables (of COPY, messages); ``bytes`` of them, or
+    of a command's output.
+    """
+
+    outcomes: int = 0
+    rows: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: LeftOut) -> LeftOut:
+        return LeftOut(
+            outcomes=self.outcomes + other.outcomes, rows=self.rows + other.rows, bytes=self.bytes + other.bytes
+        )
+
+    def told(self) -> Mapping[str, Json]:
+        """Return it as an outcome frame's ``left_out``."""
+        return {"rows": self.rows, "bytes": self.bytes, "why": RECORD_STATEMENTS}
+
+
+NOTHING_LEFT_OUT: Final = LeftOut()
+
+
+def left_out_of(meta: Mapping[str, Json]) -> LeftOut:
+    """Return what an outcome frame's ``meta`` says was left out. Never raises: whoever reads a frame may read a forged
+    one. Pure."""
+    told = meta.get("left_out")
+    if not isinstance(told, Mapping):
+        return NOTHING_LEFT_OUT
+    rows, size = (found if isinstance(found := told.get(name), int) else 0 for name in ("rows", "bytes"))
+    return LeftOut(outcomes=1, rows=rows, bytes=size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +126,15 @@ class RecordedAs:
     originator: str
     target: str
     principal: str
+
+
+@lru_cache(maxsize=4096)  # open connections of one broker, several times over; an entry is some 500 bytes
+def _line_parts(who: RecordedAs) -> tuple[str, str, str]:
+    """Return the members of a frame's line that are the same in all of a connection's: those before the number, the
+    protocol, and those after ``meta``. Pure."""
+    begin = _ENCODED({"v": RECORDING_VERSION, "sid": who.session_id, "con": who.connection_id})[:-1]
+    end = _ENCODED({"txn": who.txn, "actor": who.actor, "sub": who.originator})[1:]
+    return begin, _ENCODED({"proto": who.protocol})[1:-1], end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +185,7 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Manifest:
+class Manifest(Digested):
     """The signed list of a connection's segments."""
 
     session_id: SessionId
@@ -162,14 +201,19 @@ class Manifest:
     configuration_serial: int
     broker_build: str
     sealed_by: str
+    left_out: LeftOut = NOTHING_LEFT_OUT
     signature: str = ""
 
     def merkle_root(self) -> str:
         return merkle_root([bytes.fromhex(segment.sha256_raw) for segment in self.segments]).hex()
 
     def signed(self) -> Mapping[str, Json]:
-        """Return exactly what the signature covers, and what the object holds besides it."""
-        return {
+        """Return exactly what the signature covers, and what the object holds besides it. ``left_out`` is a member only
+        where something was."""
+        left: dict[str, Json] = {}
+        if self.left_out.outcomes:
+            left["left_out"] = {"outcomes": self.left_out.outcomes, **self.left_out.told()}
+        return left | {
             "v": RECORDING_VERSION,
             "session": self.session_id,
             "connection": self.connection_id,
@@ -200,7 +244,7 @@ class Manifest:
         }
 
     def sha256(self) -> str:
-        return digest(self.signed())
+        return self._digest_of(self.signed)
 
 
 def merkle_root(leaves: Sequence[bytes]) -> bytes:

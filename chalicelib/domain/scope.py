@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from chalicelib.domain.errors import BadRequest, OutOfScope
@@ -54,6 +55,7 @@ class Permission:
         return f"{self.target}{principal}{action}"
 
 
+@lru_cache(maxsize=1024)  # a review asks of each operation whether every hop above it allows it
 def permission(text: str) -> Permission:
     """Return the permission that one scope token states. Raises BadRequest."""
     found = _TOKEN.match(text)

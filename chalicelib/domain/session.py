@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from chalicelib.domain.canonical import Json
+from chalicelib.domain.epoch import epoch_key
 from chalicelib.domain.identifiers import AskId, GrantId, HopId, SessionId, Txn
 from chalicelib.domain.identity import Identity
-from chalicelib.domain.requirement import Approval
+from chalicelib.domain.requirement import WEBAUTHN, Approval
 from chalicelib.domain.verifier import Verifier
 
 
@@ -36,6 +38,11 @@ class ApprovalNeed:
     approval: Approval
     hint: str
 
+    def told(self) -> list[Json]:
+        """Return it as digests and frames have it: rule, group, count; ``webauthn`` where it needs a passkey. Pure."""
+        approval = self.approval
+        return [self.rule, approval.group, approval.count, *([WEBAUTHN] if approval.webauthn else [])]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grant:
@@ -59,7 +66,7 @@ class Session:
     """What one caller may open to one target. Its ``id`` is the login name on the broker.
 
     ``leaf_hop`` is the asker's hop. ``grant`` and ``verifier`` are None until granted; a re-issued secret replaces
-    the verifier and nothing else.
+    the verifier and nothing else. ``epoch`` is the store's under which it was asked for (``domain.epoch``).
     """
 
     id: SessionId
@@ -76,10 +83,11 @@ class Session:
     verifier: Verifier | None
     closed_at: datetime | None
     close_reason: str
+    epoch: str = ""
 
     def liveness_keys(self) -> frozenset[str]:
         """The keys of which any revocation ends this session, besides its chain's."""
-        keys = {f"session:{self.id}", f"token:{self.token_id}", f"target:{self.request.target}"}
+        keys = {f"session:{self.id}", f"token:{self.token_id}", f"target:{self.request.target}", epoch_key(self.epoch)}
         if self.grant is not None:
             keys.add(f"grant:{self.grant.id}")
         return frozenset(keys)

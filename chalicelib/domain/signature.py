@@ -7,11 +7,13 @@ header's ``typ`` stops a signature over one kind of thing from standing for anot
 from __future__ import annotations
 
 import base64
+import re
 from enum import StrEnum
 from typing import Final
 
 from chalicelib.domain.canonical import canonical
 
+_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")  # such a text is its own canonical form, in quotes
 MAX_SIGNING_INPUT: Final = 4096  # what KMS Sign takes as it is (MessageType RAW), so that no signer signs a bare digest
 
 
@@ -25,6 +27,7 @@ class KeyPurpose(StrEnum):
     SIGNOFF = "signoff"  # ``sign_off``: that a person signed an access review off
     ACTIVATION = "activation"  # who may push configuration
     DIGEST = "digest"  # ``digest``: the hourly digests
+    COPY = "copy"  # ``vouch_copy``: that somebody made a copy of evidence, and its hash
     SSH_USER = "ssh-user"  # ``sign``: certificates with which clients enter the broker's sshd
     SSH_TARGET = "ssh-target"  # ``mint``: certificates with which the broker enters targets
 
@@ -35,7 +38,7 @@ SSH_PURPOSES: Final = frozenset({KeyPurpose.SSH_USER, KeyPurpose.SSH_TARGET})
 
 def signed_payload(sha256: str) -> bytes:
     """Return the payload that a signature over the value with this hash has."""
-    return canonical({"sha256": sha256})
+    return b'{"sha256":"%b"}' % sha256.encode() if _HASH.match(sha256) else canonical({"sha256": sha256})
 
 
 def checked_message(purpose: KeyPurpose, message: bytes) -> bytes:

@@ -18,6 +18,7 @@ from chalicelib.domain.session import Session
 
 SIGNOFF_VERSION: Final = 1
 SIGNOFF_SIGNATURE_TYPE: Final = "countersign-signoff+jws"
+SIGNOFFS: Final = "signoffs/v1/"
 MAX_PERIOD: Final = timedelta(days=366)  # reviews are made by the month or the quarter; a year is the longest asked for
 
 
@@ -121,4 +122,4 @@ class Signoff:
 
 
 def signoff_key(signoff_id: SignoffId, signed_at: datetime) -> str:
-    return f"signoffs/v1/{timestamp(signed_at)[:10]}/{signoff_id}.json"
+    return f"{SIGNOFFS}{timestamp(signed_at)[:10]}/{signoff_id}.json"

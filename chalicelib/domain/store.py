@@ -19,6 +19,7 @@ from chalicelib.domain.canonical import Json
 from chalicelib.domain.chain import Hop
 from chalicelib.domain.connection import Beat, ConnectionRow
 from chalicelib.domain.identifiers import AskId, ConnectionId, HopId, SessionId, Txn
+from chalicelib.domain.kept_proof import SealedData
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Grant, Session
@@ -160,6 +161,12 @@ class Once(Protocol):
         """Return the payload of a claim that has not expired, else None. Consistent; writes nothing."""
         ...
 
+    def advance(self, kind: str, value: str, number: int, *, expires_at: datetime, now: datetime) -> bool:
+        """Raise the number that ``kind#value`` holds to ``number`` (0 to 2^32 - 1); return False, and change nothing,
+        where it holds that one or a higher one already. An expired row holds none. Of several callers with one number
+        one at most is told True. A kind is used for claims or for numbers, never for both."""
+        ...
+
 
 class Activations(Protocol):
     def put(self, activation: Activation) -> None:
@@ -180,19 +187,22 @@ class ObjectVersion:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ObjectFacts:
     """What the bucket itself says of an object: its size in bytes and the SHA-256 that it computed, hexadecimal (empty
-    where it was put without)."""
+    where it was put without). ``kept_days`` is how many days from its put its lock keeps it, rounded; 0 where it has
+    none or the reader may not know."""
 
     key: str
     version_id: str
     size: int
     sha256: str
+    kept_days: int = 0
 
 
 class Objects(Protocol):
     """The bucket: objects are put once and never replaced."""
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
-        """Put with a SHA-256 checksum and ``If-None-Match: *``. Raises AlreadyExists where the key is taken."""
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
+        """Put with a SHA-256 checksum and ``If-None-Match: *``, locked for the bucket's default, or for ``keep_days``
+        where that is longer. Raises AlreadyExists where the key is taken."""
         ...
 
     def get(self, key: str, version_id: str | None = None) -> bytes:
@@ -204,6 +214,41 @@ class Objects(Protocol):
         ...
 
     def keys(self, prefix: str) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockFacts:
+    """How an object is kept: until when its lock holds (None: it has none), for how many days from its put, whether a
+    legal hold is on it, whether it is marked as over (the bucket's lifecycle deletes what is)."""
+
+    kept_until: datetime | None
+    kept_days: int
+    held: bool
+    marked: bool
+
+
+class Locks(Protocol):
+    """How long the bucket's objects are kept. Nothing here shortens a lock, and nothing deletes."""
+
+    def default_days(self) -> int:
+        """Return how many days the bucket locks what is put; 0 where it does not."""
+        ...
+
+    def facts(self, key: str) -> LockFacts:
+        """Raises NotFound."""
+        ...
+
+    def hold(self, key: str) -> None:
+        """Put a legal hold on an object, and take the mark off it. Idempotent. Raises NotFound."""
+        ...
+
+    def lift(self, key: str) -> None:
+        """Take the legal hold off. Idempotent. Raises NotFound."""
+        ...
+
+    def mark(self, key: str) -> None:
+        """Mark an object as over. Idempotent. Raises NotFound."""
+        ...
 
 
 class Bus(Protocol):
@@ -220,12 +265,34 @@ class Secrets(Protocol):
         ...
 
 
+class Vault(Protocol):
+    """Envelope encryption of what is kept and not yet to be read. ``context`` is not secret, and bound: what was sealed
+    under one opens under no other. Who may seal need not be able to open."""
+
+    def seal(self, plain: bytes, context: Mapping[str, str]) -> SealedData:
+        """Return it under a data key of its own. Raises StoreUnavailable."""
+        ...
+
+    def open(self, data: SealedData, context: Mapping[str, str]) -> bytes:
+        """Raises ProofInvalid where it was not sealed as this under this context, StoreUnavailable."""
+        ...
+
+
 class Functions(Protocol):
     """Lambda functions with roles of their own."""
 
     def invoke(self, name: str, payload: Mapping[str, Json]) -> Mapping[str, Json]:
         """Invoke and return its answer. A refusal that the function answered is raised as the AccessError it was
         (same class and code); a crash, timeout or unknown answer is StoreUnavailable."""
+        ...
+
+
+class RunningCode(Protocol):
+    """What code runs, as AWS says it and not the code itself."""
+
+    def now(self) -> Mapping[str, str]:
+        """Return the hash of each function's package and of each running container's image, in hexadecimal, by name.
+        What does not exist is left out. Raises StoreUnavailable."""
         ...
 
 
@@ -283,6 +350,8 @@ class Stores(Protocol):
     @property
     def objects(self) -> Objects: ...
     @property
+    def locks(self) -> Locks: ...
+    @property
     def digest_copies(self) -> Objects | None:
         """The bucket of another account that gets a copy of every digest; None where there is none."""
         ...
@@ -291,6 +360,8 @@ class Stores(Protocol):
     def rows(self) -> Rows: ...
     @property
     def secrets(self) -> Secrets: ...
+    @property
+    def vault(self) -> Vault: ...
     @property
     def functions(self) -> Functions: ...
     @property

@@ -20,6 +20,15 @@ class Protocol(StrEnum):
     GIT = "git"
 
 
+class RecordMode(StrEnum):
+    """How much of what a target answers is recorded."""
+
+    FULL = "full"  # results and output too, as the client saw them
+    # Who asked what, verdicts and outcomes; results and output are counted and left out where policy permits
+    # ``sql:record_less`` or ``ssh:record_less``, and no rule requires ``record:full``.
+    STATEMENTS = "statements"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Principal:
     """A login on a target, by the ``name`` that callers ask for; ``login`` is the account's own name there.
@@ -43,7 +52,8 @@ class Target:
 
     PostgreSQL: ``ca_pem`` verifies it; ``plaintext`` is accepted for loopback hosts only; ``search_path`` is pinned in
     the startup packet. SSH: ``host_keys`` verify it, each ``TYPE BASE64`` of a host key, or ``@cert-authority TYPE
-    BASE64`` of the authority that signs host certificates; there is no trust on first use.
+    BASE64`` of the authority that signs host certificates; there is no trust on first use. ``retention_days``: how long
+    its recordings are locked, where that is longer than the bucket's default; 0: the default.
     """
 
     name: str
@@ -64,6 +74,8 @@ class Target:
     hold_budget_s: int
     durable: bool
     host_keys: tuple[str, ...] = ()
+    record: RecordMode = RecordMode.FULL
+    retention_days: int = 0
 
     def principal(self, name: str) -> Principal | None:
         """Return the principal of that name, or None."""

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NoReturn, cast
 
-import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -116,6 +115,8 @@ class Key:
         }
         if token is not None:
             claims["ath"] = token_hash(token)
+        import jwt  # here alone: `verify --trust` asks for thumbprints in the base install, which does not have it
+
         return jwt.encode(claims, self._key, algorithm="ES256", headers={"typ": TYPE, "jwk": self.jwk})
 
 

@@ -24,9 +24,11 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import ConfigurationInvalid, TokenExpired, TokenInvalid, UnknownIssuer
 from chalicelib.domain.identity import Assurance, Evidence, Identity, VerifiedIdentity
 from chalicelib.domain.issuer import Issuer
+from chalicelib.domain.kept_proof import IssuerProof
+from chalicelib.domain.secret import Secret
 from chalicelib.identity.claims import claim_at, unknown_claims
 from chalicelib.identity.compact import ALGORITHMS, Malformed, Unverified, check, json_object, take_apart
-from chalicelib.identity.jwks import FetchJwks, IssuerKeys
+from chalicelib.identity.jwks import Fetched, FetchJwks, IssuerKey, IssuerKeys
 
 LEEWAY_S: Final = 60  # between an issuer's clock and ours; GitHub's tokens are dated up to seconds ahead
 
@@ -75,10 +77,10 @@ class IssuerVerifier:
             unverified = take_apart(unverified_token)
             claims = json_object(unverified.payload)
             declaration = self._declaration(claims.get("iss"))
-            self._check_signature(unverified, declaration)
+            key = self._check_signature(unverified, declaration)
             expires_at = self._check_times(claims, declaration)
             _check_claims(claims, declaration)
-            verified = _identity(unverified, claims, declaration, expires_at)
+            verified = _identity(unverified, claims, declaration, expires_at, key.fetched)
         except Malformed as error:
             raise TokenInvalid("the issuer's token is not valid", why=str(error)) from None
         unknown = unknown_claims(claims, _known(declaration))
@@ -92,7 +94,7 @@ class IssuerVerifier:
             raise UnknownIssuer("the token's issuer is not one that is known here")
         return found
 
-    def _check_signature(self, unverified: Unverified, declaration: Issuer) -> None:
+    def _check_signature(self, unverified: Unverified, declaration: Issuer) -> IssuerKey:
         if not set(unverified.header) <= _HEADER:
             raise Malformed("the header has members that no token needs")
         if unverified.header.get("typ") not in _TYPES:
@@ -101,10 +103,11 @@ class IssuerVerifier:
             raise Malformed("the algorithm is not one of this issuer's")
         if not unverified.kid:
             raise Malformed("the header names no key")
-        jwk = self._keys.key(declaration.jwks_uri, unverified.kid)
-        if jwk is None:
+        key = self._keys.key(declaration.jwks_uri, unverified.kid)
+        if key is None:
             raise Malformed("the issuer has no such key")
-        check(unverified, jwk, unverified.algorithm)
+        check(unverified, key.jwk, unverified.algorithm)
+        return key
 
     def _check_times(self, claims: Mapping[str, Any], declaration: Issuer) -> datetime:
         expires, issued = _moment(claims, "exp"), _moment(claims, "iat")
@@ -147,7 +150,7 @@ def _check_claims(claims: Mapping[str, Any], declaration: Issuer) -> None:
 
 
 def _identity(
-    unverified: Unverified, claims: Mapping[str, Any], declaration: Issuer, expires_at: datetime
+    unverified: Unverified, claims: Mapping[str, Any], declaration: Issuer, expires_at: datetime, keys: Fetched
 ) -> VerifiedIdentity:
     subject = _joined(claims, declaration.subject)
     shown = [text for name in declaration.display for text in _texts(claim_at(claims, name)) if _printable(text)]
@@ -170,6 +173,9 @@ def _identity(
             )
         ),
         expires_at=expires_at,
+        proof=IssuerProof(
+            token=Secret(unverified.token), jwks_uri=declaration.jwks_uri, jwks=keys.jwks, fetched_at=keys.at
+        ),
         claims=_told(claims, _known(declaration) - _REGISTERED),
     )
 

@@ -12,6 +12,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http.client import HTTPException
 from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
@@ -49,6 +50,22 @@ def fetch_jwks(jwks_uri: str) -> Mapping[str, Any]:
         raise StoreUnavailable("an issuer's keys could not be read", error=type(error).__name__) from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """A JWK Set as its address gave it, and when."""
+
+    jwks: Mapping[str, Any]
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IssuerKey:
+    """One key of an issuer, and the set that it came in."""
+
+    jwk: Mapping[str, Any]
+    fetched: Fetched
+
+
 class IssuerKeys:
     """Keeps the keys of every issuer. Thread-safe: a fetch for one issuer waits for no other issuer's."""
 
@@ -58,8 +75,9 @@ class IssuerKeys:
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
 
-    def key(self, jwks_uri: str, kid: str) -> Mapping[str, Any] | None:
-        """Return the public JWK with that id, or None where the issuer has none. Raises StoreUnavailable."""
+    def key(self, jwks_uri: str, kid: str) -> IssuerKey | None:
+        """Return the public JWK with that id and the set that it is in, or None where the issuer has none. Raises
+        StoreUnavailable."""
         with self._lock:
             kept = self._kept.setdefault(jwks_uri, _Kept(lock=threading.Lock()))
         with kept.lock:
@@ -68,13 +86,15 @@ class IssuerKeys:
             fresh = age_s is not None and age_s < CACHE_S and (kid in kept.keys or age_s < UNKNOWN_KID_S)
             if not fresh:
                 self._refresh(kept, jwks_uri, now)
-            return kept.keys.get(kid)
+            jwk = kept.keys.get(kid)
+            return IssuerKey(jwk=jwk, fetched=kept.fetched) if jwk is not None and kept.fetched is not None else None
 
     def _refresh(self, kept: _Kept, jwks_uri: str, now: float) -> None:
         if kept.failed_at_s is not None and now - kept.failed_at_s < FAILED_S:
             raise StoreUnavailable("an issuer's keys could not be read", jwks_uri=jwks_uri, error="failed just now")
         try:
-            kept.keys = _by_kid(self._fetch(jwks_uri))
+            jwks = self._fetch(jwks_uri)
+            kept.keys, kept.fetched = _by_kid(jwks), Fetched(jwks=jwks, at=self._clock.now())
         except StoreUnavailable:
             kept.failed_at_s = now
             raise
@@ -85,12 +105,14 @@ class IssuerKeys:
 class _Kept:
     lock: threading.Lock
     keys: Mapping[str, Mapping[str, Any]]
+    fetched: Fetched | None
     fetched_at_s: float | None
     failed_at_s: float | None
 
     def __init__(self, lock: threading.Lock) -> None:
         self.lock = lock
         self.keys = {}
+        self.fetched = None
         self.fetched_at_s = None
         self.failed_at_s = None
 

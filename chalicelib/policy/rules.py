@@ -254,7 +254,8 @@ def _mentions(source: Source, template: pst.Template, requirements: tuple[Requir
     for need in requirements:
         match need:
             case Approval():
-                found.append(mention(MentionKind.GROUP, need.group, need.count))
+                kind = MentionKind.GROUP_WITH_PASSKEYS if need.webauthn else MentionKind.GROUP
+                found.append(mention(kind, need.group, need.count))
             case MaskWith():
                 found.extend(mention(MentionKind.MASK, name) for name in need.masks)
             case _:

@@ -65,7 +65,9 @@ type Ssh = {{{_COMMON}
 }};
 
 type Administration = {{{_COMMON}
-    what: String,  // delegate: key or issuer, which names the redeemer; revoke: its kind; review: chain or session
+    // delegate: key or issuer, which names the redeemer; revoke: its kind; review: chain, session, signoff or replay;
+    // evidence:hold and evidence:lift: session, chain or target
+    what: String,
 }};
 
 action "session:open" appliesTo {{ principal: [Actor], resource: [Target], context: Opening }};
@@ -74,6 +76,11 @@ action "sql";  // the group: never asked about itself
 action "sql:read", "sql:write", "sql:define", "sql:session", "sql:privilege", "sql:derives_masked", "sql:opaque"
     in ["sql"] appliesTo {{ principal: [Actor], resource: [Target], context: Statement }};
 
+// Asked beside another: may what it answers be counted and left out of the record? In no group, so that no rule for all
+// of "sql" or "ssh" permits it, and with the context of the operation itself.
+action "sql:record_less" appliesTo {{ principal: [Actor], resource: [Target], context: Statement }};
+action "ssh:record_less" appliesTo {{ principal: [Actor], resource: [Target], context: Ssh }};
+
 action "ssh";  // the group: never asked about itself
 action "ssh:exec", "ssh:shell", "ssh:opaque" in ["ssh"]
     appliesTo {{ principal: [Actor], resource: [Target], context: Ssh }};
@@ -81,4 +88,8 @@ action "ssh:exec", "ssh:shell", "ssh:opaque" in ["ssh"]
 action "chain";  // the group: never asked about itself
 action "chain:delegate", "chain:revoke", "chain:review" in ["chain"]
     appliesTo {{ principal: [Actor], resource: [Service], context: Administration }};
+
+// Put a legal hold on evidence, and lift one. In no group: who may end chains may not let evidence of them go.
+action "evidence:hold" appliesTo {{ principal: [Actor], resource: [Service], context: Administration }};
+action "evidence:lift" appliesTo {{ principal: [Actor], resource: [Service], context: Administration }};
 """

@@ -9,11 +9,12 @@ Rule: the requester's reason is never given to policy, since the requester's own
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from chalicelib.config.bundle import Bundle
-from chalicelib.domain.ask import Answer, Ask, Question, Stage, raise_unknown_trigger
+from chalicelib.domain.ask import Answer, Ask, Question, Stage, counts_for, raise_unknown_trigger
 from chalicelib.domain.canonical import digest
 from chalicelib.domain.chain import Chain, Hop
 from chalicelib.domain.identifiers import PersonId
@@ -138,17 +139,47 @@ def asks_for(question: Question, session: Session, leaf: Hop) -> bool:
 
 
 def approvers_stand(bundle: Bundle, chain: Chain, ask: Ask, answers: Iterable[Answer]) -> bool:
-    """Return whether the people who approved still may, under ``bundle``: in the group, and not behind the run.
+    """Return whether the people who approved still may, under ``bundle``: in the group, not behind the run, and with
+    a passkey that is still theirs where a rule needs one.
 
     ``answers`` are those that :func:`chalicelib.domain.ask.fold_approval` counted.
     """
     excluded = set(excluded_people(bundle, chain)) | set(ask.excluded)
-    given = {answer.person for answer in answers if answer.approved} - excluded
-    for need in ask.question.needs:
-        able = {person.id for person in bundle.people if need.approval.group in person.groups}
-        if len(given & able) < need.approval.count:
-            return False
-    return bool(ask.question.needs)
+    given = [as_registered(bundle, answer) for answer in answers if answer.person not in excluded]
+    standing = [answer for answer in given if answer is not None]
+    return bool(ask.question.needs) and all(people_meet(need, standing) for need in ask.question.needs)
+
+
+def as_registered(bundle: Bundle, answer: Answer) -> Answer | None:
+    """Return ``answer`` as ``bundle`` lets it count now: with those groups that the person is still in, and without its
+    assertion where the passkey is not the person's any more; None where the bundle does not know them. Pure.
+
+    What it returns is for counting: its signature is over the answer as it was given.
+    """
+    person = next((person for person in bundle.people if person.id == answer.person), None)
+    if person is None:
+        return None
+    groups = tuple(group for group in answer.groups if group in person.groups)
+    known = answer.assertion is not None and answer.assertion.passkey in person.passkeys
+    return replace(answer, groups=groups, assertion=answer.assertion if known else None, signature="")
+
+
+def people_meet(need: ApprovalNeed, answers: Iterable[Answer]) -> bool:
+    """Return whether as many people said yes as ``need`` wants, each in the way that it wants. Pure."""
+    people = {answer.person for answer in answers if answer.approved and counts_for(need, answer)}
+    return len(people) >= need.approval.count
+
+
+def rules_met(
+    bundle: Bundle, chain: Chain, needs: Iterable[ApprovalNeed], question: Question, answers: Iterable[Answer]
+) -> frozenset[str]:
+    """Return the rules of which every one of ``needs`` is met: those that policy has *now*, and not those that the
+    question names, since whoever can put an Ask writes them (one person where the rule says two, a click where it wants
+    a passkey). An answer meets only rules that its question named. Pure."""
+    wanted = needs_of(needs, trigger_known=trigger_known(bundle, chain))
+    standing = [held for held in (as_registered(bundle, answer) for answer in answers) if held is not None]
+    missing = {need.rule for need in wanted if not people_meet(need, standing)}
+    return frozenset({need.rule for need in wanted} & {need.rule for need in question.needs}) - missing
 
 
 def _hides_people(bundle: Bundle, hop: Hop) -> bool:

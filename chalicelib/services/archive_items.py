@@ -44,6 +44,8 @@ class ArchiveItems:
             tables.setdefault(item.table, []).append(item)
         new = sum(self._put(batch) for batch in tables.values())
         for item in items:
+            if item.table == "activations" and item.change is Change.INSERT:
+                self._audit.record(_activated(item))
             if item.fault:
                 self._audit.record(
                     AuditEvent(
@@ -80,6 +82,20 @@ class ArchiveItems:
         if len(left) == len(batch):
             raise StoreUnavailable("an object of changes is not the one that its key names", store="objects", key=key)
         return left
+
+
+def _activated(item: ArchivedItem) -> AuditEvent:
+    """Return the event that a configuration was made the active one. Its row is not believed here: whoever reads it
+    verifies its signature."""
+    told = item.state.document()
+    serial = told.get("serial")
+    return AuditEvent(
+        name=AuditName.ACTIVATION_PUT,
+        at=item.at,
+        subject=item.name(),
+        configuration_serial=serial if isinstance(serial, int) and 0 <= serial < 1 << 53 else 0,
+        why=f"bundle {told.get('bundle_digest', '')} by {told.get('author', '')}",
+    )
 
 
 def stream_changes(event: Mapping[str, Json], prefix: str) -> list[ArchivedItem]:

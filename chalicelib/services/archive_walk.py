@@ -28,6 +28,7 @@ from chalicelib.domain.digest import (
     sealed_manifest,
 )
 from chalicelib.domain.errors import NotFound, ProofInvalid
+from chalicelib.domain.event_columns import EVENTS
 from chalicelib.domain.reading import ReadObjects
 from chalicelib.services.digest_chain import DigestChain
 from chalicelib.services.recordings import manifest_of
@@ -53,9 +54,11 @@ class Walk:
 class ArchiveWalk:
     """Walks one archive from the day of ``since``, or from its first digest, until ``now``."""
 
-    def __init__(self, objects: ReadObjects, meet: Meet) -> None:
+    def __init__(self, objects: ReadObjects, meet: Meet, events: Callable[[str, bytes], None]) -> None:
+        """``events`` is given each object of events that is met, by its key."""
         self._objects = objects
         self._meet = meet
+        self._events = events
         self._without: list[datetime] = []
         self.walk = Walk()
 
@@ -90,6 +93,8 @@ class ArchiveWalk:
                 self.walk.pending += 1
             if key.startswith(f"{ITEMS}/"):
                 self._changes(key, self._objects.get(key))
+            elif key.startswith(EVENTS):
+                self._events(key, self._objects.get(key))
 
     def sealed(self, start: datetime, now: datetime, open_connections: frozenset[str]) -> None:
         """Check that each manifest that a row names is there, and that no other is: one whose row is not sealed yet may
@@ -113,7 +118,9 @@ class ArchiveWalk:
             if stored is not None:
                 changes += self._changes(listed.key, stored)
         for listed in found.objects:
-            self._listed(listed, found.key)
+            stored = self._listed(listed, found.key)
+            if stored is not None and listed.key.startswith(EVENTS):
+                self._events(listed.key, stored)
         if len(self.walk.findings) > sound or (before is None and not first):
             return  # what is wrong has its name already, or there is nothing to count on from
         archived = Archived(
@@ -121,7 +128,12 @@ class ArchiveWalk:
         )
         try:
             again = digest_of(
-                found.hour, before, archived, previous_sha256=found.previous_sha256, made_at=found.made_at
+                found.hour,
+                before,
+                archived,
+                previous_sha256=found.previous_sha256,
+                made_at=found.made_at,
+                version=found.version,
             ).counted()
             wrong = sorted(name for name, value in again.items() if found.counted()[name] != value)
         except ValueError:  # it lists objects of no kind that is counted

@@ -17,7 +17,7 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.identity import VerifiedIdentity
 from chalicelib.domain.recording import SWEEPER
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.domain.store import Functions, Keys, Signer, Stores
+from chalicelib.domain.store import Functions, Keys, RunningCode, Signer, Stores
 from chalicelib.domain.target import Protocol
 from chalicelib.identity.issuers import IssuerVerifier
 from chalicelib.identity.jwks import FetchJwks
@@ -36,28 +36,37 @@ from chalicelib.services.functions import SignWork
 from chalicelib.services.grant import ENGINES
 from chalicelib.services.identify import Identify
 from chalicelib.services.issue import IssueToken
+from chalicelib.services.keep_proof import KeepProof
+from chalicelib.services.legal_holds import LegalHolds
 from chalicelib.services.mint import Mint
+from chalicelib.services.open_token import OpenToken
+from chalicelib.services.page_answer import PasskeyCheck, origin_of
 from chalicelib.services.poll import PollSession, WaitingRoom
 from chalicelib.services.post_cards import CardPoster, PostCards
 from chalicelib.services.proofs import Proofs
 from chalicelib.services.redeem import RedeemTicket
 from chalicelib.services.refresh import RefreshToken
+from chalicelib.services.replays import TellReplay
 from chalicelib.services.request import RequestSession
+from chalicelib.services.retain import Retain
 from chalicelib.services.review import Review
 from chalicelib.services.reviewed import review_json
 from chalicelib.services.revoke import Revoke
 from chalicelib.services.root import BeginRun
 from chalicelib.services.seal_orphan import SealOrphan
 from chalicelib.services.settle import Settle
+from chalicelib.services.show_ask import ShowAsk
 from chalicelib.services.sign_off import SignOff
 from chalicelib.services.sweep import Sweep
 from chalicelib.services.targets import ListTargets
 from chalicelib.services.tickets import Tickets
+from chalicelib.services.vouch_copy import VouchCopy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What every function is made of. ``public_url`` issues our tokens, ``audience`` takes them."""
+    """What every function is made of. ``public_url`` issues our tokens, ``audience`` takes them;
+    ``approval_url`` is where people reach the approval page, empty where that is ``public_url``."""
 
     stores: Stores
     bundles: Bundles
@@ -65,6 +74,12 @@ class Parts:
     audit: AuditLog
     public_url: str
     audience: str
+    approval_url: str = ""
+
+    @property
+    def approval_at(self) -> str:
+        """Where people find the approval page: an address of its own where there is one, else the API's."""
+        return self.approval_url or self.public_url
 
     def evidence(self) -> Evidence:
         return Evidence(chains=self.stores.chains, answers=self.stores.answers, keys=self.stores.keys)
@@ -106,9 +121,11 @@ class ApiServices:
     targets: ListTargets
     revoke: Revoke
     chains: ReadChain
+    replays: TellReplay
     bundles: Bundles
     functions: Functions
     keys: Keys
+    show_ask: ShowAsk
 
 
 class Issuers:
@@ -179,9 +196,22 @@ def api_services(
             clock=clock,
             audit=audit,
         ),
+        replays=TellReplay(
+            bundles=parts.bundles,
+            sessions=stores.sessions,
+            clock=clock,
+            audit=audit,
+        ),
         bundles=parts.bundles,
         functions=stores.functions,
         keys=stores.keys,
+        show_ask=ShowAsk(
+            asks=stores.asks,
+            uses=stores.uses,
+            evidence=parts.evidence(),
+            approval_url=parts.approval_at,
+            clock=clock,
+        ),
     )
 
 
@@ -240,6 +270,7 @@ def _exchange(parts: Parts, fetch_jwks: FetchJwks, identify: Identify, signer: S
             revocations=stores.revocations,
             verify=verify,
             proofs=proofs,
+            keep=KeepProof(vault=stores.vault, objects=stores.objects, clock=clock),
             signer=signer,
             issue=issue,
             clock=clock,
@@ -285,6 +316,10 @@ def decide_service(parts: Parts, verify_slack: Callable[[SlackRequest], bool]) -
         once=stores.once,
         evidence=parts.evidence(),
         verify_slack=verify_slack,
+        passkeys=PasskeyCheck(
+            activations=stores.activations, once=stores.once, origin=origin_of(parts.approval_at), clock=parts.clock
+        ),
+        approval_url=parts.approval_at,
         answers=stores.answers,
         signer=stores.signer(KeyPurpose.ANSWER.value),
         clock=parts.clock,
@@ -333,6 +368,50 @@ def sign_off_service(parts: Parts) -> SignOff:
     )
 
 
+def open_token_service(parts: Parts) -> OpenToken:
+    """Return what the ``open_token`` function does, for a caller that it has verified."""
+    return OpenToken(
+        bundles=parts.bundles,
+        chains=parts.stores.chains,
+        evidence=parts.evidence(),
+        objects=parts.stores.objects,
+        vault=parts.stores.vault,
+        clock=parts.clock,
+        audit=parts.audit,
+    )
+
+
+def vouch_copy_service(parts: Parts) -> VouchCopy:
+    """Return what the ``vouch_copy`` function does, for a caller that it has verified."""
+    return VouchCopy(
+        bundles=parts.bundles,
+        chains=parts.stores.chains,
+        sessions=parts.stores.sessions,
+        objects=parts.stores.objects,
+        signer=parts.stores.signer(KeyPurpose.COPY.value),
+        clock=parts.clock,
+        audit=parts.audit,
+    )
+
+
+def hold_service(parts: Parts) -> LegalHolds:
+    """Return what the ``hold`` function does, for a caller that it has verified."""
+    stores = parts.stores
+    return LegalHolds(
+        bundles=parts.bundles,
+        chains=stores.chains,
+        sessions=stores.sessions,
+        objects=stores.objects,
+        clock=parts.clock,
+        audit=parts.audit,
+    )
+
+
+def retain_service(parts: Parts) -> Retain:
+    """Return what the ``retain`` function does. Needs no bundle."""
+    return Retain(stores=parts.stores, clock=parts.clock, audit=parts.audit, workers=READERS)
+
+
 def cards_service(parts: Parts, poster: CardPoster) -> PostCards:
     """Return what the ``post_cards`` and ``reconcile`` functions do. Needs no bundle."""
     stores = parts.stores
@@ -342,6 +421,7 @@ def cards_service(parts: Parts, poster: CardPoster) -> PostCards:
         once=stores.once,
         evidence=parts.evidence(),
         poster=poster,
+        approval_url=parts.approval_at,
         clock=parts.clock,
         audit=parts.audit,
     )
@@ -352,12 +432,13 @@ def archive_service(parts: Parts) -> ArchiveItems:
     return ArchiveItems(objects=parts.stores.objects, audit=parts.audit)
 
 
-def digest_service(parts: Parts) -> DigestHours:
+def digest_service(parts: Parts, code: RunningCode) -> DigestHours:
     """Return what the ``digest`` function does. Needs no bundle."""
     return DigestHours(
         objects=parts.stores.objects,
         copies=parts.stores.digest_copies,
         signer=parts.stores.signer(KeyPurpose.DIGEST.value),
+        code=code,
         clock=parts.clock,
         audit=parts.audit,
     )

@@ -1,7 +1,7 @@
 """Reads of a store side by side: a review of a month reads tens of thousands of rows, and each is a round trip.
 
 Rules: bounded, in the order asked for, and the first refusal ends all of it. With one reader nothing is started. Only
-for reads: they may run in any order, and all of them may have run where one fails.
+for what may run in any order, and again: all of them may have run where one fails. Reads, and ``retain``'s locks.
 """
 
 from __future__ import annotations

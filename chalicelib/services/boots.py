@@ -99,9 +99,11 @@ def _between(boot: str, before: ConnectionRow | None, row: ConnectionRow) -> Ite
 
 def _end(objects: ReadObjects, keys: Keys, boot: str, findings: list[Finding]) -> BootEnd | None:
     # By the day on which it closed, which the boot's name does not tell; a deployment has some thousands a year.
-    key = next((key for key in objects.keys(BOOTS) if key.endswith(f"/{boot}.json")), "")
+    key, *more = [key for key in objects.keys(BOOTS) if key.endswith(f"/{boot}.json")] or [""]
     if not key:
         return None
+    what = f"is a second end of {boot}, which ended once"
+    findings += [Finding(key=one, kind=FindingKind.EXTRA, what=what) for one in more]
     try:
         end = boot_end_of(objects.get(key))
         verify_boot_end(end, keys)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import html
 import json
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, TypeAlias, assert_never
 
@@ -38,6 +38,7 @@ from chalicelib.domain.errors import BadRequest
 Block: TypeAlias = dict[str, Json]
 
 APPROVE: Final = "approve"
+APPROVE_ON_PAGE: Final = "approve_on_page"  # a link: it approves nothing, and Slack tells us that it was followed
 DENY: Final = "deny"
 MAX_CARD_TEXT: Final = 6_000  # of what will run; about half of what one message holds, the rest says who, where and why
 # Slack's own bounds. Source: docs.slack.dev, reference of the blocks "header" and "section", and "Blocks".
@@ -51,12 +52,13 @@ _DIGEST_SHOWN: Final = 16  # hexadecimal digits: 64 bits, enough for two people 
 _ADDED_BY_SLACK: Final = frozenset({"block_id", "emoji", "verbatim", "border"})
 
 
-def render_card(ask: Ask, answers: Sequence[Answer] = ()) -> list[Block]:
-    """Return the open card: the question, the answers so far, and the buttons.
+def render_card(ask: Ask, answers: Sequence[Answer] = (), *, at: str) -> list[Block]:
+    """Return the open card: the question, the answers so far, and the buttons; where a rule needs a passkey, a link to
+    the approval page in the place of the one that approves. ``at`` is the deployment's approval address.
 
     Raises BadRequest where the question does not fit on a card: part of it is never shown.
     """
-    blocks = [*_question(ask.question), *_progress(ask, answers), _facts(ask), _buttons(ask)]
+    blocks = [*_question(ask.question), *_progress(ask, answers), _facts(ask), _buttons(ask, at)]
     if not _fits(blocks):
         raise BadRequest("this is too long to show to an approver", ask=ask.id)
     return blocks
@@ -79,14 +81,21 @@ def fits_card(question: Question) -> bool:
     return _fits(_question(question))
 
 
-def same_card(clicked: Json, ask: Ask, answers: Sequence[Answer]) -> bool:
-    """Return whether ``clicked``, the blocks in a click, are this Ask's card.
+def page_of(ask: Ask, at: str) -> str:
+    """Return the address at which the Ask is answered with a passkey."""
+    return f"{at}/v1/asks/{ask.id}/approve"
 
-    The card is posted again after each answer, and a person may click before seeing that, so the card after any number
-    of the answers so far is this Ask's.
-    """
+
+def same_card(clicked: Json, ask: Ask, answers: Sequence[Answer], *, at: str) -> bool:
+    """Return whether ``clicked``, the blocks in a click, are this Ask's card."""
+    return any(_same(card, clicked) for card in cards_so_far(ask, answers, at=at))
+
+
+def cards_so_far(ask: Ask, answers: Sequence[Answer], *, at: str) -> Iterator[list[Block]]:
+    """Give every card that this Ask has had. It is drawn again after each answer, and a person may answer before seeing
+    that, so the card after any number of the answers so far is this Ask's."""
     given = sorted(answers, key=lambda answer: (answer.answered_at, answer.person))
-    return any(_same(render_card(ask, given[:count]), clicked) for count in range(len(given) + 1))
+    return (render_card(ask, given[:count], at=at) for count in range(len(given) + 1))
 
 
 def visible(text: str) -> str:
@@ -145,8 +154,9 @@ def _needs(question: Question) -> list[str]:
     lines = []
     for need in question.needs:
         people = "person" if need.approval.count == 1 else "people"
+        how = " with a passkey" if need.approval.webauthn else ""
         hint = f" · {need.hint}" if need.hint else ""
-        lines.append(f"{need.approval.count} {people} of {need.approval.group} · rule {need.rule}{hint}")
+        lines.append(f"{need.approval.count} {people} of {need.approval.group}{how} · rule {need.rule}{hint}")
     return [*lines, "Nobody who is behind this run may answer. Each approval counts once, for exactly this."]
 
 
@@ -154,12 +164,13 @@ def _progress(ask: Ask, answers: Sequence[Answer]) -> list[Block]:
     said = [_said(answer) for answer in sorted(answers, key=lambda answer: (answer.answered_at, answer.person))]
     if not said:
         return []
-    wanted = ", ".join(f"{need.approval.count} of {need.approval.group}" for need in ask.question.needs)
+    wanted = ", ".join(need.approval.phrase for need in ask.question.needs)
     return [_plain("\n".join([*said, f"Needed: {wanted}"]))]
 
 
 def _said(answer: Answer) -> str:
-    return f"{'Approved' if answer.approved else 'Refused'} by {answer.person} at {_moment(answer.answered_at)}"
+    how = "" if answer.assertion is None else " with a passkey"
+    return f"{'Approved' if answer.approved else 'Refused'} by {answer.person}{how} at {_moment(answer.answered_at)}"
 
 
 def _became(state: ApprovalState) -> tuple[str, list[str]]:
@@ -192,20 +203,20 @@ def _facts(ask: Ask) -> Block:
     return {"type": "context", "elements": [_plain_text(" · ".join(facts))]}
 
 
-def _buttons(ask: Ask) -> Block:
-    return {
-        "type": "actions",
-        "elements": [
-            {
-                "type": "button",
-                "action_id": APPROVE,
-                "style": "primary",
-                "text": _plain_text("Approve"),
-                "value": ask.id,
-            },
-            {"type": "button", "action_id": DENY, "style": "danger", "text": _plain_text("Deny"), "value": ask.id},
-        ],
+def _buttons(ask: Ask, at: str) -> Block:
+    approve: Block = {
+        "type": "button",
+        "action_id": APPROVE,
+        "style": "primary",
+        "text": _plain_text("Approve"),
+        "value": ask.id,
     }
+    if ask.question.needs_passkey:
+        approve |= {"action_id": APPROVE_ON_PAGE, "text": _plain_text("Approve with a passkey")}
+        approve["url"] = page_of(ask, at)
+    # Whoever may answer may refuse from Slack, whatever the rule: a refusal by who stole an account stops, never opens.
+    deny: Block = {"type": "button", "action_id": DENY, "style": "danger", "text": _plain_text("Deny"), "value": ask.id}
+    return {"type": "actions", "elements": [approve, deny]}
 
 
 def _table(*rows: tuple[str, str]) -> Block:

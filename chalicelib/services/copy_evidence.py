@@ -7,16 +7,20 @@ verification to say. Reads with an auditor's rights; writes nothing but the copy
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
 
+from chalicelib.domain.activation import bundle_key
 from chalicelib.domain.ask import Answer, Ask, Use
 from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import NotFound, ProofInvalid
 from chalicelib.domain.identifiers import AskId, HopId, SessionId, Txn
+from chalicelib.domain.kept_proof import kept_key
+from chalicelib.domain.key_history import KEYS
 from chalicelib.domain.reading import EvidenceStores, ReadRevocations
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.session import Session
@@ -39,11 +43,25 @@ class EvidenceOut(Protocol):
     def revocation(self, revocation: Revocation) -> None: ...
     def keys(self, purpose: str, keys: Mapping[str, Mapping[str, str]]) -> None: ...
     def recorded(self, key: str, body: bytes) -> None: ...
+    def opened(self, txn: str, proof: bytes) -> None: ...
     def finish(self, subject: str, made_at: datetime) -> str: ...
 
 
-def copy_evidence(stores: EvidenceStores, subject: str, out: EvidenceOut, clock: Clock) -> tuple[AccessReview, str]:
+def _nothing_else(_review: AccessReview) -> None:
+    """Copy nothing around a review: what a folder is."""
+
+
+def copy_evidence(
+    stores: EvidenceStores,
+    subject: str,
+    out: EvidenceOut,
+    clock: Clock,
+    opened: Mapping[str, bytes] = MappingProxyType({}),
+    around: Callable[[AccessReview], None] = _nothing_else,
+) -> tuple[AccessReview, str]:
     """Copy everything of ``subject`` (a session's id or a txn); return its review as it is now, and the copy's hash.
+    ``opened`` are the issuers' proofs that go in in the clear, by txn; sealed they are copied always. ``around`` copies
+    what else goes in, once all of that is.
 
     Raises NotFound where there is no such thing, StoreUnavailable where something could not be read or written.
     """
@@ -51,6 +69,9 @@ def copy_evidence(stores: EvidenceStores, subject: str, out: EvidenceOut, clock:
     hops = stores.chains.hops(Txn(review.txn))
     for reviewed_hop in review.hops:
         out.hop(hops[HopId(reviewed_hop.id)])
+        _copy_kept(stores, hops[HopId(reviewed_hop.id)], out)
+    for txn, proof in opened.items():
+        out.opened(txn, proof)
     keys = frozenset[str]().union(*(own_keys(hops[HopId(hop.id)]) for hop in review.hops))
     for reviewed in review.sessions:
         session = stores.sessions.get(SessionId(reviewed.id))
@@ -61,9 +82,21 @@ def copy_evidence(stores: EvidenceStores, subject: str, out: EvidenceOut, clock:
             _copy_ask(stores, ask_id, out)
     for revocation in _revocations(stores.revocations, keys):
         out.revocation(revocation)
+    for key in stores.objects.keys(f"{KEYS}/"):
+        body = _object(stores, key, "")
+        if body is not None:
+            out.recorded(key, body)
     for purpose in EVIDENCE_PURPOSES:
         out.keys(purpose.value, stores.keys.public_keys(purpose.value))
+    around(review)
     return review, out.finish(subject, clock.now())
+
+
+def _copy_kept(stores: EvidenceStores, hop: Hop, out: EvidenceOut) -> None:
+    key = kept_key(hop.txn, hop.evidence.kept_sha256)
+    body = _object(stores, key, "") if hop.evidence.kept_sha256 else None
+    if body is not None:
+        out.recorded(key, body)
 
 
 def _ask_ids(session: Session, reviewed: ReviewedSession) -> Sequence[AskId]:
@@ -78,6 +111,11 @@ def _copy_ask(stores: EvidenceStores, ask_id: AskId, out: EvidenceOut) -> None:
         return
     for answer in stores.answers.of_ask(ask_id):
         out.answer(answer)
+        if answer.assertion is not None:  # the configuration that says whose passkey it was
+            key = bundle_key(answer.assertion.activation.bundle_digest)
+            body = _object(stores, key, "")
+            if body is not None:
+                out.recorded(key, body)
     for use in stores.uses.of_ask(ask_id):
         out.use(use)
 

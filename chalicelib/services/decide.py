@@ -1,9 +1,11 @@
-"""One person's click becomes one signed Answer. Runs in the ``decide`` function, which alone can use the answer key.
+"""One person's click, or their passkey's assertion, becomes one signed Answer. Runs in the ``decide`` function, which
+alone can use the answer key.
 
-Being invoked is no authority: Slack's signature over the raw body is verified here again, each delivery counts once,
-the person is looked up in the active bundle by team and user id, the people behind the run are found anew from the
-signed chain, the Ask's digest is recomputed, and the blocks that were clicked must be the ones that this Ask renders.
-An Answer is put once per person; a later click changes nothing.
+Being invoked is no authority. A click: Slack's signature over the raw body is verified here again, each delivery counts
+once, and the person is looked up in the active bundle by team and user id. An assertion (``services.page_answer``): the
+passkey says who, by the bundle. Of both: the people behind the run are found anew from the signed chain, the Ask's
+digest is recomputed, and what was answered must be a card that this Ask renders. Where a rule needs a passkey, a click
+may refuse and not approve. An Answer is put once per person; a later one changes nothing.
 
 Source: https://docs.slack.dev/authentication/verifying-requests-from-slack (version v0), block_actions payloads.
 """
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, assert_never
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.config.bundle import Bundle, Bundles
 from chalicelib.domain.ask import Answer, Approved, Ask, Expired, Refused, Spent, UseKind, Waiting, fold_approval
@@ -23,6 +25,7 @@ from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import Json, canonical, sha256_hex
 from chalicelib.domain.chain import Chain
 from chalicelib.domain.clock import Clock
+from chalicelib.domain.epoch import is_of_before
 from chalicelib.domain.errors import (
     AccessError,
     AlreadyDecided,
@@ -31,6 +34,7 @@ from chalicelib.domain.errors import (
     ApprovalWithdrawn,
     ApproverNotEligible,
     BadRequest,
+    PasskeyRequired,
     ProofInvalid,
     Unauthenticated,
 )
@@ -39,8 +43,9 @@ from chalicelib.domain.identity import Person
 from chalicelib.domain.store import Answers, Asks, Once, Signer, Uses
 from chalicelib.identity.jws import sign_answer
 from chalicelib.services.access import chain_lines, excluded_people, trigger_known
-from chalicelib.services.card import APPROVE, DENY, render_card, same_card
+from chalicelib.services.card import APPROVE, DENY, Block, cards_so_far, render_card, same_card
 from chalicelib.services.evidence import Evidence
+from chalicelib.services.page_answer import PageAnswer, PasskeyCheck
 
 MAX_BODY: Final = 64 * 1024  # a click on our largest card is under 20 KB, form-encoded under 50
 # Twice the 5 minutes for which Slack's signature is good, so that no delivery outlives the memory of it.
@@ -73,8 +78,22 @@ class Click:
         return f"slack:{self.team}/{self.user}/{self.channel}/{self.message_ts}"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """Who answers what, established, before it is known whether they may. ``card`` returns the blocks that they saw,
+    and raises where those are not this Ask's; ``verified`` adds the passkey's assertion, where there is one."""
+
+    ask_id: AskId
+    approved: bool
+    person: Person
+    via: str
+    card: Callable[[Ask, tuple[Answer, ...]], list[Block]]
+    verified: Callable[[Answer], Answer]
+
+
 class Decide:
-    """Turns a click into an Answer. ``verify_slack`` says whether the signature is Slack's and at most 300 s old."""
+    """Turns a click or an assertion into an Answer. ``verify_slack`` says whether the signature is Slack's and at most
+    300 s old."""
 
     def __init__(
         self,
@@ -85,6 +104,8 @@ class Decide:
         once: Once,
         evidence: Evidence,
         verify_slack: Callable[[SlackRequest], bool],
+        passkeys: PasskeyCheck,
+        approval_url: str,
         answers: Answers,
         signer: Signer,
         clock: Clock,
@@ -97,16 +118,24 @@ class Decide:
         self._once = once
         self._evidence = evidence
         self._verify_slack = verify_slack
+        self._passkeys = passkeys
+        self._approval_url = approval_url
         self._answers = answers
         self._signer = signer
         self._clock = clock
         self._audit = audit
 
+    @property
+    def host(self) -> str:
+        """The approval page's host."""
+        return urlsplit(self._approval_url).hostname or ""
+
     def __call__(self, request: SlackRequest) -> str:
         """Return the text to tell the person who clicked.
 
         Raises Unauthenticated (not Slack's, too old, or seen before), BadRequest, NotFound, ApproverNotEligible,
-        AlreadyDecided, AlreadyUsed, ApprovalWithdrawn, ApprovalExpired, ProofInvalid, StoreUnavailable.
+        PasskeyRequired, AlreadyDecided, AlreadyUsed, ApprovalWithdrawn, ApprovalExpired, ProofInvalid,
+        StoreUnavailable.
         """
         if len(request.body) > MAX_BODY or not self._verify_slack(request):
             raise Unauthenticated("this request is not signed by Slack, or it is too old")
@@ -116,41 +145,94 @@ class Decide:
             raise Unauthenticated("this click was delivered before")
         click = parse_click(request.body)
         try:
-            answer, missing = self._answer(click)
+            bundle = self._bundles.current()
+            answer, missing = self._answer(bundle, self._clicked(bundle, click))
         except AccessError as error:
-            self._refused(click, error.code)
+            self._refused(click.ask_id, f"slack:{click.team}/{click.user}", error.code)
             raise
         return _told(answer, missing)
 
-    def _answer(self, click: Click) -> tuple[Answer, int]:
-        bundle = self._bundles.current()
+    def on_page(self, given: PageAnswer) -> str:
+        """Return the text to tell the person who answered on the approval page.
+
+        Raises as a call does, but PasskeyRequired; ProofInvalid where the assertion is not of this answer, or its
+        counter went back.
+        """
+        try:
+            bundle = self._bundles.current()
+            answer, missing = self._answer(bundle, self._asserted(bundle, given))
+        except AccessError as error:
+            self._refused(given.ask_id, given.via, error.code)
+            raise
+        return _told(answer, missing)
+
+    def _clicked(self, bundle: Bundle, click: Click) -> _Given:
         person = bundle.person_in_slack(click.team, click.user)
         if person is None:
             raise ApproverNotEligible("you are not known here as an approver")
-        ask = self._asks.get(click.ask_id)
+
+        def card(ask: Ask, so_far: tuple[Answer, ...]) -> list[Block]:
+            if ask.question.needs_passkey and click.approved:
+                raise PasskeyRequired("this is approved with a passkey: a click does not count", ask=ask.id)
+            if not same_card(click.blocks, ask, so_far, at=self._approval_url):
+                raise ProofInvalid("the card that was clicked does not show this request", ask=ask.id)
+            return render_card(ask, so_far, at=self._approval_url)
+
+        return _Given(
+            ask_id=click.ask_id,
+            approved=click.approved,
+            person=person,
+            via=click.via,
+            card=card,
+            verified=lambda answer: answer,
+        )
+
+    def _asserted(self, bundle: Bundle, given: PageAnswer) -> _Given:
+        found = bundle.person_with_passkey(given.passkey_id)
+        if found is None:
+            raise ApproverNotEligible("this passkey is not registered here", hint="Have it added to approvers.yaml.")
+        person, passkey = found
+
+        def card(ask: Ask, so_far: tuple[Answer, ...]) -> list[Block]:
+            for shown in cards_so_far(ask, so_far, at=self._approval_url):
+                if sha256_hex(canonical(shown)) == given.card_sha256:
+                    return shown
+            raise ProofInvalid("the page did not show this request", ask=ask.id)
+
+        return _Given(
+            ask_id=given.ask_id,
+            approved=given.approved,
+            person=person,
+            via=given.via,
+            card=card,
+            verified=lambda answer: self._passkeys(answer, given, passkey, bundle),
+        )
+
+    def _answer(self, bundle: Bundle, given: _Given) -> tuple[Answer, int]:
+        person = given.person
+        ask = self._asks.get(given.ask_id)
         if ask.question.digest() != ask.digest:
             raise ProofInvalid("the request for approval was changed after it was made", ask=ask.id)
+        if is_of_before(ask.created_at, bundle.epoch_at):
+            hint = "Whoever needs it asks anew."
+            raise ApprovalWithdrawn("this was asked before the store was restored", hint=hint, ask=ask.id)
         so_far = self._evidence.answers(ask.id)
         self._require_open(ask, person, so_far)
         chain = self._require_eligible(bundle, ask, person)
-        if not same_card(click.blocks, ask, so_far):
-            raise ProofInvalid("the card that was clicked does not show this request", ask=ask.id)
+        card = canonical(given.card(ask, so_far))
         now = self._clock.now()
-        card = canonical(render_card(ask, so_far))
-        answer = sign_answer(
-            self._signer,
-            Answer(
-                ask_id=ask.id,
-                person=person.id,
-                approved=click.approved,
-                digest=ask.digest,
-                groups=person.groups,
-                card_sha256=sha256_hex(card),
-                card=card.decode(),
-                via=click.via,
-                answered_at=now,
-            ),
+        unsigned = Answer(
+            ask_id=ask.id,
+            person=person.id,
+            approved=given.approved,
+            digest=ask.digest,
+            groups=person.groups,
+            card_sha256=sha256_hex(card),
+            card=card.decode(),
+            via=given.via,
+            answered_at=now,
         )
+        answer = sign_answer(self._signer, given.verified(unsigned))
         self._answers.put(answer)
         self._given(answer, ask, chain)
         state = fold_approval(ask, (*so_far, answer), (), now)
@@ -189,13 +271,13 @@ class Decide:
             raise ProofInvalid("the card does not say who asks: it must be asked again", ask=ask.id)
         return chain
 
-    def _refused(self, click: Click, code: str) -> None:
+    def _refused(self, ask_id: AskId, actor: str, code: str) -> None:
         self._audit.record(
             AuditEvent(
                 name=AuditName.ANSWER_REFUSED,
                 at=self._clock.now(),
-                ask_id=click.ask_id,
-                actor=f"slack:{click.team}/{click.user}",
+                ask_id=ask_id,
+                actor=actor,
                 code=code,
             )
         )

@@ -49,17 +49,24 @@ class DigestChain:
 
 
 def read_chain(
-    objects: ReadObjects, copies: ReadObjects | None, keys: Keys, *, since: datetime | None, now: datetime
+    objects: ReadObjects,
+    copies: ReadObjects | None,
+    keys: Keys,
+    *,
+    since: datetime | None,
+    now: datetime,
+    until: datetime | None = None,
 ) -> DigestChain:
-    """Return the digests from the hour ``since`` on, all where it is None. Raises StoreUnavailable."""
+    """Return the digests from the hour ``since`` on, all where it is None, to the hour ``until``, to the last where it
+    is None. Raises StoreUnavailable."""
     chain = DigestChain()
-    here = _stored(objects, since, chain)
-    there = _stored(copies, since, None) if copies is not None else {}
+    here = _stored(objects, since, until, now, chain)
+    there = _stored(copies, since, until, now, None) if copies is not None else {}
     hours = sorted({*here, *there})
     if not hours:
         return chain
     start = hours[0]
-    expected = last_settled_hour(now - _OVERDUE)
+    expected = last_due_hour(now) if until is None else min(until, last_due_hour(now))
     previous = _before(objects, start, chain, whole=since is None)
     hour = start
     while hour <= max(hours[-1], expected):
@@ -76,13 +83,25 @@ def read_chain(
     return chain
 
 
-def _stored(objects: ReadObjects, since: datetime | None, chain: DigestChain | None) -> Mapping[datetime, bytes]:
+def last_due_hour(now: datetime) -> datetime:
+    """Return the last hour whose digest must be there. Pure."""
+    return last_settled_hour(now - _OVERDUE)
+
+
+def _stored(
+    objects: ReadObjects, since: datetime | None, until: datetime | None, now: datetime, chain: DigestChain | None
+) -> Mapping[datetime, bytes]:
     found: dict[datetime, bytes] = {}
     for key in objects.keys(f"{DIGESTS}/"):
         hour = digest_hour(key)
         if hour is None and chain is not None:
             chain.findings.append(Finding(key=key, kind=FindingKind.EXTRA, what="is no digest, and lies among them"))
-        if hour is not None and (since is None or hour >= since):
+        if hour is not None and hour > now:  # a chain to the year 9999 would be looked for, hour by hour
+            if chain is not None:
+                what = "is the digest of an hour that is still to come"
+                chain.findings.append(Finding(key=key, kind=FindingKind.EXTRA, what=what))
+            continue
+        if hour is not None and (since is None or hour >= since) and (until is None or hour <= until):
             found[hour] = objects.get(key)
     return found
 

@@ -34,7 +34,7 @@ from chalicelib.domain.digest import (
 )
 from chalicelib.domain.errors import AlreadyExists
 from chalicelib.domain.reading import ReadObjects
-from chalicelib.domain.store import Objects, Signer
+from chalicelib.domain.store import Objects, RunningCode, Signer
 from chalicelib.identity.jws import sign_digest
 
 # So that a run ends within its function's 15 minutes; a week of missed hours is made up in four runs.
@@ -46,19 +46,28 @@ class DigestHours:
     """Makes digests. ``copies`` is the second bucket, None where there is none. Idempotent."""
 
     def __init__(
-        self, *, objects: Objects, copies: Objects | None, signer: Signer, clock: Clock, audit: AuditLog
+        self,
+        *,
+        objects: Objects,
+        copies: Objects | None,
+        signer: Signer,
+        code: RunningCode,
+        clock: Clock,
+        audit: AuditLog,
     ) -> None:
+        """``code`` says what runs: a digest that could not say it is not made, and made up by the next run."""
         self._objects = objects
         self._copies = copies
         self._signer = signer
+        self._code = code
         self._clock = clock
         self._audit = audit
 
     def __call__(self) -> Sequence[str]:
         """Make what is due, and return the keys of the digests that this call made.
 
-        Raises StoreUnavailable, NotFound and ProofInvalid where a digest before cannot be read: then no further one is
-        made, since it could not name it.
+        Raises StoreUnavailable, NotFound and ProofInvalid where a digest before, or what code runs, cannot be read:
+        then no further one is made, since it could not name it.
         """
         made: list[str] = []
         known = Digests(self._objects)
@@ -85,6 +94,7 @@ class DigestHours:
             unnamed(self._objects, hour, known.named(hour)),
             previous_sha256=sha256_hex(stored) if stored is not None else "",
             made_at=self._clock.now(),
+            code=self._code.now(),
         )
         made = sign_digest(self._signer, unsigned)
         try:

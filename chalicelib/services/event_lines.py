@@ -41,7 +41,7 @@ class EventLines:
         """Raises BadRequest for a group that is none of ours, StoreUnavailable with some of them put perhaps."""
         if not group.startswith(OWN_GROUPS):
             raise BadRequest("the log group is neither a function's nor the broker's")
-        rows: dict[str, Row] = {}
+        rows: dict[object, Row] = {}
         refused = 0
         for line in lines:
             try:
@@ -50,7 +50,9 @@ class EventLines:
                 refused += 1
                 continue
             if row is not None:
-                rows.setdefault(str(row["uid"]), row)
+                # The same line again is left out. The same fact told anew has another number, and stays: a writer's
+                # numbers have no holes.
+                rows.setdefault((row["uid"], row["writer"], row["number"]), row)
         put_events(self._objects, list(rows.values()), writer=WRITER, now=self._clock.now())
         if self._bus is not None and rows:
             self._bus.put([cloud_event(row, self._source) for row in rows.values()])

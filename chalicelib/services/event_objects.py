@@ -26,6 +26,8 @@ CONTENT_TYPE: Final = "application/gzip"
 MAX_OBJECT_EVENTS: Final = 10_000  # some megabytes of JSON: a reader takes an object whole
 _GZIP_LEVEL: Final = 6  # as segments: zlib's own default
 _WRITER: Final = re.compile(r"[a-z0-9_]{1,48}\Z")
+_BIGINT: Final = 1 << 63  # a number's column in Athena
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _COLUMNS: Final = {column.name: column for column in EVENT_COLUMNS}
 
 Row = Mapping[str, Json]
@@ -74,10 +76,15 @@ def checked_row(told: object) -> Row:
 def _fits(kind: Kind, value: object) -> bool:
     match kind:
         case Kind.TEXT:
-            return isinstance(value, str)
+            return _is_text(value)
         case Kind.NUMBER:
-            return isinstance(value, int) and not isinstance(value, bool)
+            return isinstance(value, int) and not isinstance(value, bool) and -_BIGINT <= value < _BIGINT
         case Kind.TRUTH:
             return isinstance(value, bool)
         case Kind.TEXTS:
-            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+            return isinstance(value, list) and all(_is_text(item) for item in value)
+
+
+def _is_text(value: object) -> bool:
+    """Half a surrogate pair can be escaped in JSON, and has no UTF-8: it would end every put of its batch."""
+    return isinstance(value, str) and not _HALF.search(value)

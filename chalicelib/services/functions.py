@@ -19,17 +19,25 @@ from chalicelib.services.chains import ReviewChain
 from chalicelib.services.decide import Decide, SlackRequest
 from chalicelib.services.delegate import Delegate
 from chalicelib.services.exchange import Exchange
+from chalicelib.services.hold_form import read_hold, told_hold, told_holds, told_lift
 from chalicelib.services.identify import Identify, Presented
 from chalicelib.services.issue import Issued
+from chalicelib.services.legal_holds import LegalHolds
 from chalicelib.services.mint import Mint
+from chalicelib.services.open_token import OpenedProof, OpenToken
+from chalicelib.services.page_answer import read_page_answer
 from chalicelib.services.post_cards import AnswerPut, AskPut, Record, Unreadable
 from chalicelib.services.sign_off import SignOff
 from chalicelib.services.signoff_form import read_signoff, told_signoff
+from chalicelib.services.vouch_copy import VouchCopy, read_copy, told_copy
 
 Handler: TypeAlias = Callable[[Mapping[str, Json]], Mapping[str, Json]]
 
 REVIEWS_PATH = "/v1/reviews"
+CHAINS_PATH = "/v1/chains"
 SIGNOFFS_PATH = "/v1/signoffs"
+HOLDS_PATH = "/v1/holds"
+COPIES_PATH = "/v1/copies"
 MAX_ID = 64  # our ids are 30 characters; a longer one is not ours
 
 
@@ -70,9 +78,12 @@ def sign_handler(work: SignWork) -> Handler:
 
 
 def decide_handler(decide: Decide) -> Handler:
-    """``{"body", "timestamp", "signature"}`` of Slack's request, as it came, to ``{"text"}``."""
+    """``{"body", "timestamp", "signature"}`` of Slack's request, as it came, or ``{"on_page": answer}`` of the approval
+    page, to ``{"text"}``."""
 
     def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        if "on_page" in event:
+            return {"text": decide.on_page(read_page_answer(event["on_page"], decide.host))}
         request = SlackRequest(
             body=_text(event, "body"), timestamp=_text(event, "timestamp"), signature=_text(event, "signature")
         )
@@ -119,6 +130,66 @@ def sign_off_handler(identify: Identify, sign_off: SignOff) -> Handler:
         presented = _presented(event)
         presented.require_for("POST", SIGNOFFS_PATH)
         return told_signoff(sign_off(identify(presented, count_once=False), read_signoff(event.get("signoff"))))
+
+    return handle
+
+
+def hold_handler(identify: Identify, holds: LegalHolds) -> Handler:
+    """``{"hold": body}``, ``{"lift": {"id", "reason"}}`` or ``{"list": true}``, with ``Presented.told()``, to the hold,
+    its lift, or all holds. The caller is verified again."""
+
+    def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        presented = _presented(event)
+        match event:
+            case {"hold": Mapping() as body}:
+                presented.require_for("POST", HOLDS_PATH)
+                wanted = read_hold(body)
+                caller = identify(presented, count_once=False)
+                return told_hold(holds.place(caller, wanted.subject, wanted.reason, wanted.since))
+            case {"lift": Mapping() as body}:
+                hold_id = _text(body, "id")
+                presented.require_for("POST", f"{HOLDS_PATH}/{quote(hold_id, safe='')}/lift")
+                return told_lift(holds.lift(identify(presented, count_once=False), hold_id, _text(body, "reason")))
+            case {"list": True}:
+                presented.require_for("GET", HOLDS_PATH)
+                return told_holds(holds.listed(identify(presented, count_once=False)))
+            case _:
+                raise BadRequest("hold, lift or list is missing")
+
+    return handle
+
+
+def open_token_handler(identify: Identify, open_token: OpenToken) -> Handler:
+    """``{"txn", ...}`` with ``Presented.told()`` to the issuer's token that began a chain, and the keys that verify it.
+    The caller is verified again."""
+
+    def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        presented, txn = _presented(event), _text(event, "txn")
+        presented.require_for("GET", f"{CHAINS_PATH}/{quote(txn, safe='')}/token")
+        return _opened(open_token(identify(presented, count_once=False), txn))
+
+    return handle
+
+
+def _opened(opened: OpenedProof) -> Mapping[str, Json]:
+    proof = opened.proof
+    return {
+        "txn": opened.hop.txn,
+        "hop": opened.hop.id,
+        "issuer": opened.kept.issuer,
+        "expires_at": timestamp(opened.kept.expires_at),
+        "kept_sha256": opened.hop.evidence.kept_sha256,
+        "proof": proof.document().decode(),
+    }
+
+
+def vouch_copy_handler(identify: Identify, vouch: VouchCopy) -> Handler:
+    """``{"copy": body, ...}`` with ``Presented.told()`` to the statement. The caller is verified again."""
+
+    def handle(event: Mapping[str, Json]) -> Mapping[str, Json]:
+        presented = _presented(event)
+        presented.require_for("POST", COPIES_PATH)
+        return told_copy(vouch(identify(presented, count_once=False), read_copy(event.get("copy"))))
 
     return handle
 

@@ -196,7 +196,7 @@ def _syslog_moment(text: str, now: datetime) -> datetime:
             found = datetime.fromisoformat(f"{year}-{month:02d}-{day:02d}T{clock}+00:00")
             if found <= now + timedelta(days=1):
                 return found
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # the latter: year 1 east of Greenwich
         raise BadRequest("the log has a time that there is not") from error
     raise BadRequest("the log has a time that is to come")
 

@@ -23,9 +23,9 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import AccessError, GrantExpired, GrantRevoked, PolicyDenied, ProofInvalid
 from chalicelib.domain.identifiers import ConnectionId, SessionId
-from chalicelib.domain.policy import Allow
+from chalicelib.domain.policy import Allow, Decision, NeedsApproval
 from chalicelib.domain.secret import Secret
-from chalicelib.domain.session import Grant, Session, SessionStatus
+from chalicelib.domain.session import ApprovalNeed, Grant, Session, SessionStatus
 from chalicelib.domain.store import Asks, Connections, Once, Revocations, Secrets, Sessions, Signer, Uses
 from chalicelib.domain.target import CERTIFICATE, Credential, Principal, Protocol, Target
 from chalicelib.identity.ssh_certificates import (
@@ -34,7 +34,7 @@ from chalicelib.identity.ssh_certificates import (
     public_key_line,
     sign_certificate,
 )
-from chalicelib.services.access import approvers_stand, asks_for, session_question
+from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_question
 from chalicelib.services.evidence import Evidence
 
 # The broker asks right after segment 0 is durable; a row that waited longer belongs to a connection that is gone.
@@ -144,8 +144,7 @@ class Mint:
             raise PolicyDenied("the target or its login is not configured any more", target=grant.target)
         if not chain.allows(grant.target, grant.principal):
             raise PolicyDenied("the session is outside what was delegated", session=session.id)
-        met = self._met(bundle, chain, session, grant)
-        self._require_permitted(bundle, chain, target, session, grant, met)
+        self._require_permitted(bundle, chain, target, session, grant)
         return _Evidenced(session=session, grant=grant, chain=chain, hop=whole.leaf, target=target, principal=principal)
 
     def _grant(self, session: Session) -> Grant:
@@ -160,8 +159,11 @@ class Mint:
         if row.sealed_at is not None or not -_CLOCK_SKEW <= age <= MAX_ROW_AGE:
             raise ProofInvalid("the connection is not being opened now", connection=row.id)
 
-    def _met(self, bundle: Bundle, chain: Chain, session: Session, grant: Grant) -> frozenset[str]:
-        """Return the rules whose approvals verify now, for this session's own Ask; none where the grant names none."""
+    def _met(
+        self, bundle: Bundle, chain: Chain, session: Session, grant: Grant, needs: tuple[ApprovalNeed, ...]
+    ) -> frozenset[str]:
+        """Return the rules of ``needs`` that the answers to this session's own Ask meet now; none where the grant names
+        none."""
         if not grant.met or session.ask_id is None:
             return frozenset()
         ask = self._asks.get(session.ask_id)
@@ -174,22 +176,27 @@ class Mint:
         )
         if not sound or not isinstance(state, Approved) or not approvers_stand(bundle, chain, ask, state.answers):
             raise ProofInvalid("the approvals of this session do not verify", session=session.id, ask=ask.id)
-        return frozenset(grant.met) & {need.rule for need in ask.question.needs}
+        return frozenset(grant.met) & rules_met(bundle, chain, needs, ask.question, state.answers)
 
-    def _require_permitted(
-        self, bundle: Bundle, chain: Chain, target: Target, session: Session, grant: Grant, met: frozenset[str]
-    ) -> None:
-        outcome = bundle.policy.decide(
-            session_question(
-                bundle=bundle,
-                chain=chain,
-                target=target,
-                principal=grant.principal,
-                duration_s=session.request.duration_s,
-                now=self._clock.now(),
-                met=met,
+    def _require_permitted(self, bundle: Bundle, chain: Chain, target: Target, session: Session, grant: Grant) -> None:
+        def decided(met: frozenset[str]) -> Decision:
+            return bundle.policy.decide(
+                session_question(
+                    bundle=bundle,
+                    chain=chain,
+                    target=target,
+                    principal=grant.principal,
+                    duration_s=session.request.duration_s,
+                    now=self._clock.now(),
+                    met=met,
+                )
             )
-        )
+
+        outcome = decided(frozenset())
+        needs = outcome.needs if isinstance(outcome, NeedsApproval) else ()
+        # Verified where nothing needs them any more too: approvals that the grant names and nobody gave are a forgery.
+        met = self._met(bundle, chain, session, grant, needs)
+        outcome = decided(met) if met else outcome
         if not isinstance(outcome, Allow):
             raise PolicyDenied("the rules do not allow this session", session=session.id, rules=outcome.rules)
 

@@ -76,14 +76,17 @@ class PostCards:
         once: Once,
         evidence: Evidence,
         poster: CardPoster,
+        approval_url: str,
         clock: Clock,
         audit: AuditLog,
     ) -> None:
+        """``approval_url`` is where the approval page is, for cards that link to it."""
         self._asks = asks
         self._uses = uses
         self._once = once
         self._evidence = evidence
         self._poster = poster
+        self._approval_url = approval_url
         self._clock = clock
         self._audit = audit
 
@@ -127,7 +130,7 @@ class PostCards:
         state = fold_approval(ask, answers, self._uses.of_ask(ask.id), self._clock.now())
         if not isinstance(state, Waiting):
             return  # answered, expired or withdrawn before its card came: nobody is asked in vain
-        place = self._poster.post(card_summary(ask), render_card(ask, state.answers))
+        place = self._poster.post(card_summary(ask), render_card(ask, state.answers, at=self._approval_url))
         now = self._clock.now()
         self._once.claim("card", ask_id, f"{place.channel}/{place.ts}", expires_at=now + _REMEMBER, now=now)
         asked = ask.question
@@ -155,7 +158,10 @@ class PostCards:
         ask = self._asks.get(ask_id)
         answers = self._evidence.answers(ask.id)
         state = fold_approval(ask, answers, self._uses.of_ask(ask.id), self._clock.now())
-        blocks = render_card(ask, state.answers) if isinstance(state, Waiting) else render_decided(ask, state, answers)
+        if isinstance(state, Waiting):
+            blocks = render_card(ask, state.answers, at=self._approval_url)
+        else:
+            blocks = render_decided(ask, state, answers)
         self._poster.update(place, card_summary(ask), blocks)
 
     def _leased(self, ask_id: AskId) -> bool:

@@ -55,15 +55,15 @@ class Reconciled:
 
 
 def connections_of(stores: EvidenceStores, target: str, period: Period, *, readers: int = 1) -> Sequence[ConnectionRow]:
-    """Return the rows of connections to ``target`` that were opened in ``period`` or within ``SKEW`` of it. Raises
-    StoreUnavailable."""
+    """Return the rows of connections to ``target`` (any where it is empty) that were opened in ``period`` or within
+    ``SKEW`` of it. Raises StoreUnavailable."""
     days = list(period.days())
     lists = at_once(stores.sessions.created_on, [days[0] - LOOK_BACK, *days, days[-1] + LOOK_BACK], readers)
     sessions = stores.sessions.get_many([found for listed in lists for found in listed])
-    ids = [SessionId(session.id) for session in sessions if session.request.target == target]
+    ids = [SessionId(session.id) for session in sessions if target in ("", session.request.target)]
     rows = [row for found in at_once(stores.connections.of_session, ids, readers) for row in found]
     since, until = period.since - SKEW, period.until + SKEW
-    return [row for row in rows if row.target == target and since <= row.opened_at < until]
+    return [row for row in rows if target in ("", row.target) and since <= row.opened_at < until]
 
 
 def reconcile(
@@ -89,7 +89,7 @@ def reconcile(
             strangers.append(login)
     # One that was opened a moment before the log ends may be in the next piece of it.
     alone = [row for row in left.values() if period.since <= row.opened_at < period.until - SKEW]
-    ended = [row for row in alone if row.sealed_at is not None and (not row.manifest_key or row.exit in _REFUSED)]
+    ended = [row for row in alone if never_reached(row)]
     return Reconciled(
         target=target,
         period=period,
@@ -100,6 +100,11 @@ def reconcile(
         ended_before=tuple(ended),
         excepted=known,
     )
+
+
+def never_reached(row: ConnectionRow) -> bool:
+    """Say whether a connection ended before its target was reached. Pure."""
+    return row.sealed_at is not None and (not row.manifest_key or row.exit in _REFUSED)
 
 
 def _counterpart(
@@ -129,8 +134,8 @@ def reconciled_json(found: Reconciled) -> dict[str, Json]:
             {"line": one.line, "at": None if one.at is None else timestamp(one.at), "text": one.text}
             for one in found.unclear
         ],
-        "connections_without_login": [_row_json(row) for row in found.lost],
-        "ended_before_login": [_row_json(row) for row in found.ended_before],
+        "connections_without_login": [row_json(row) for row in found.lost],
+        "ended_before_login": [row_json(row) for row in found.ended_before],
         "excepted": found.excepted,
     }
 
@@ -147,7 +152,8 @@ def _login_json(login: Login) -> dict[str, Json]:
     }
 
 
-def _row_json(row: ConnectionRow) -> dict[str, Json]:
+def row_json(row: ConnectionRow) -> dict[str, Json]:
+    """Return how a connection row is told. Pure."""
     return {
         "connection": row.id,
         "session": row.session_id,

@@ -4,12 +4,17 @@ What is checked: the manifest is the one that the row names and is signed by the
 that very version, hashes to what the manifest says, names the hash of the one before; frames are numbered without holes
 but for the gaps that the manifest admits. What does not hold is a finding that names the object; what can be read is
 read on: where no manifest stands for a recording, as after a broker's death, what the bucket holds of it is shown, and
-never as verified.
+never as verified. A long recording is read ahead, a few segments at once; what its results say is neither parsed nor
+kept unless ``texts`` asks for it, so that verifying 10 GB takes no more memory than 1 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -21,19 +26,31 @@ from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
 from chalicelib.domain.reading import ReadObjects
 from chalicelib.domain.recording import (
     MANIFEST_SIGNATURE_TYPE,
+    NOTHING_LEFT_OUT,
+    FrameKind,
     Gap,
+    LeftOut,
     Manifest,
     Segment,
+    left_out_of,
     manifest_key,
     segment_key,
 )
 from chalicelib.domain.store import Keys
 from chalicelib.identity.jws import manifest_purpose
-from chalicelib.services.operations import json_object, operations_of
+from chalicelib.services.operations import json_object, meta_of, operations_of
 from chalicelib.services.reviewed import Finding, FindingKind, ReviewedOperation, ReviewedRecording
 from chalicelib.services.signatures import signature_finding
 from chalicelib.services.stored_segments import Tombstone, found_in, number_of, unpacked
 
+# Segments on their way at once: gunzip and hashes leave the interpreter's lock, and a GET takes 20 ms in one region.
+# In memory at once: as many of 8 MiB at the very most, which is what a broker behind a slow bucket puts into one.
+_READ_AHEAD: Final = 8
+# What stands between is a string, in which no quote stands by itself: a member that looks so is one.
+_RESULT: Final = re.compile(
+    rb'\{"v":\d+,"sid":("[^"\\]*"),"con":("[^"\\]*"),"seq":(\d{1,15}),"t":"[^"\\]*","proto":"[^"\\]*",'
+    rb'"dir":"s2c","kind":"(rows|data)",'
+)
 _WHAT_ENDS: Final = 1 << 62  # later than any frame: a gap that nobody knows the end of
 
 
@@ -48,9 +65,11 @@ class Read:
     findings: list[Finding] = field(default_factory=list)
 
 
-def read_recording(objects: ReadObjects, keys: Keys, row: ConnectionRow, leaf_hop_sha256: str) -> Read:
+def read_recording(
+    objects: ReadObjects, keys: Keys, row: ConnectionRow, leaf_hop_sha256: str, *, texts: bool = True
+) -> Read:
     """Return what the recording of ``row`` holds. ``leaf_hop_sha256`` is the hash of the row's target hop, empty where
-    there is none.
+    there is none. ``texts`` False: frames of results and output, in segments that verify, have number and ids alone.
 
     Raises StoreUnavailable; everything else that is wrong is a finding.
     """
@@ -59,12 +78,13 @@ def read_recording(objects: ReadObjects, keys: Keys, row: ConnectionRow, leaf_ho
     if manifest is not None:
         _check_row(manifest, row, leaf_hop_sha256, findings)
         accounted = [segment.key for segment in manifest.segments]
-        frames = _sealed_frames(objects, manifest, findings)
+        frames = _sealed_frames(objects, manifest, findings, texts=texts)
     else:
         accounted, frames = _unsealed_frames(objects, row, findings)
     verified = manifest is not None and not findings
     if manifest is not None:
         _check_numbers(manifest, frames, row, findings)
+        _check_left_out(manifest, frames, findings)
     if any(
         (frame.get("sid"), frame.get("con"), frame.get("txn")) != (row.session_id, row.id, row.txn) for frame in frames
     ):
@@ -110,6 +130,7 @@ def manifest_of(stored: bytes) -> Manifest:
             configuration_serial=document["configuration_serial"],
             broker_build=document["broker_build"],
             sealed_by=document["sealed_by"],
+            left_out=_left_out(document.get("left_out")),
             signature=document["signature"],
         )
         said = canonical({**manifest.signed(), "signature": manifest.signature})
@@ -118,6 +139,12 @@ def manifest_of(stored: bytes) -> Manifest:
     if said != stored:  # the Merkle root among the rest: it is computed, and must be what was written
         raise ProofInvalid("does not add up: it is not what a broker wrote")
     return manifest
+
+
+def _left_out(told: Any) -> LeftOut:
+    if told is None:
+        return NOTHING_LEFT_OUT
+    return LeftOut(outcomes=told["outcomes"], rows=told["rows"], bytes=told["bytes"])
 
 
 def _manifest(objects: ReadObjects, keys: Keys, row: ConnectionRow, findings: list[Finding]) -> Manifest | None:
@@ -173,25 +200,67 @@ def _to_milliseconds(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def _sealed_frames(objects: ReadObjects, manifest: Manifest, findings: list[Finding]) -> list[Mapping[str, Any]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fetched:
+    """What is at a segment's key."""
+
+    stored: bytes
+    raw: bytes
+    whole: bool
+    sha256_stored: str
+    sha256_raw: str
+
+
+def _sealed_frames(
+    objects: ReadObjects, manifest: Manifest, findings: list[Finding], *, texts: bool
+) -> list[Mapping[str, Any]]:
     frames: list[Mapping[str, Any]] = []
     previous: str | None = ""
     number = 0
-    for segment in manifest.segments:
+    skipped = None if texts else _result_line(manifest)
+    for segment, fetched in zip(manifest.segments, _fetched(objects, manifest), strict=True):
         if segment.number > number:
             previous = None  # the one before is in a gap, which the manifest names: nobody knows its hash
         before = len(findings)
-        raw = _segment(objects, manifest, segment, number, findings)
+        raw = _segment(manifest, segment, fetched, number, findings)
         if raw is not None and len(findings) == before:
-            frames += _frames(segment.key, raw, segment.number, previous, findings)
+            frames += _frames(segment.key, raw, segment.number, previous, findings, skipped)
         elif raw is not None:
             frames += _lines_after_header(raw)  # its links say nothing more: it is named already
         previous, number = segment.sha256_raw, segment.number + 1
     return frames
 
 
+def _fetched(objects: ReadObjects, manifest: Manifest) -> Iterator[_Fetched | None]:
+    """Give what is at each segment's key, in order; None where nothing is, or where the key is not its own."""
+
+    def fetch(segment: Segment) -> _Fetched | None:
+        if segment.key != segment_key(manifest.session_id, manifest.connection_id, segment.number):
+            return None
+        try:
+            stored = objects.get(segment.key, segment.version_id or None)  # the broker may not have learnt the id
+        except NotFound:
+            return None
+        raw, whole = unpacked(stored)
+        return _Fetched(
+            stored=stored, raw=raw, whole=whole, sha256_stored=sha256_hex(stored), sha256_raw=sha256_hex(raw)
+        )
+
+    if len(manifest.segments) <= _READ_AHEAD:
+        yield from map(fetch, manifest.segments)
+        return
+    with ThreadPoolExecutor(max_workers=_READ_AHEAD, thread_name_prefix="segments") as readers:
+        ahead: deque[Future[_Fetched | None]] = deque()
+        for segment in manifest.segments:
+            ahead.append(readers.submit(fetch, segment))
+            if len(ahead) > _READ_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
 def _segment(
-    objects: ReadObjects, manifest: Manifest, segment: Segment, least: int, findings: list[Finding]
+    manifest: Manifest, segment: Segment, fetched: _Fetched | None, least: int, findings: list[Finding]
 ) -> bytes | None:
     """Return the lines of a segment; None where they are not its own, so that one finding says all of it. ``least`` is
     the lowest number that may stand at its place."""
@@ -200,31 +269,27 @@ def _segment(
         what = f"stands in the manifest at the place of segment {least} of {manifest.connection_id}"
         findings.append(_finding(segment.key, FindingKind.ORDER, what))
         return None
-    try:
-        stored = objects.get(segment.key, segment.version_id or None)  # the broker may not have learnt the id
-    except NotFound:
+    if fetched is None:
         findings.append(_finding(segment.key, FindingKind.MISSING, "is missing"))
         return None
-    raw, whole = unpacked(stored)
-    if sha256_hex(stored) == segment.sha256_stored and sha256_hex(raw) == segment.sha256_raw:
-        return raw
-    kind, what = _changed(manifest, segment, stored, raw, whole=whole)
+    if (fetched.sha256_stored, fetched.sha256_raw) == (segment.sha256_stored, segment.sha256_raw):
+        return fetched.raw
+    kind, what = _changed(manifest, segment, fetched)
     findings.append(_finding(segment.key, kind, what))
-    return raw if kind is FindingKind.ALTERED else None
+    return fetched.raw if kind is FindingKind.ALTERED else None
 
 
-def _changed(
-    manifest: Manifest, segment: Segment, stored: bytes, raw: bytes, *, whole: bool
-) -> tuple[FindingKind, str]:
+def _changed(manifest: Manifest, segment: Segment, fetched: _Fetched) -> tuple[FindingKind, str]:
     """Return what was done to a segment that does not hash to what its manifest says."""
+    raw = fetched.raw
     for other in manifest.segments:
-        if sha256_hex(stored) == other.sha256_stored:
+        if fetched.sha256_stored == other.sha256_stored:
             return FindingKind.ORDER, f"holds the bytes of segment {other.number}: segments were put in another order"
     header = json_object(raw.partition(b"\n")[0]) or {}
     owner = header.get("sid"), header.get("con")
     if header.get("kind") == "segment" and owner != (manifest.session_id, manifest.connection_id):
         return FindingKind.SWAPPED, f"holds a segment of {owner[1]} in {owner[0]}"
-    if not whole or 0 < len(raw) < segment.raw_bytes:
+    if not fetched.whole or 0 < len(raw) < segment.raw_bytes:
         return FindingKind.TRUNCATED, f"was cut: {len(raw)} of {segment.raw_bytes} bytes are left"
     return FindingKind.ALTERED, "was changed: it does not hash to what the manifest says"
 
@@ -257,18 +322,57 @@ def _unsealed_frames(
 
 
 def _frames(
-    key: str, raw: bytes, number: int, previous: str | None, findings: list[Finding]
+    key: str,
+    raw: bytes,
+    number: int,
+    previous: str | None,
+    findings: list[Finding],
+    skipped: _ResultLine | None = None,
 ) -> list[Mapping[str, Any]]:
     """Return the frames in a segment's lines. ``previous`` is the hash that they must name, if it is known."""
-    lines = raw.splitlines()
-    header = json_object(lines[0]) if lines else None
+    header = json_object(raw[: end if (end := raw.find(b"\n")) >= 0 else len(raw)])
     if header is None or header.get("number") != number or previous not in (None, header.get("prev_sha256")):
         findings.append(_finding(key, FindingKind.ORDER, "does not follow the segment before it"))
-    return _lines_after_header(raw)
+    return _lines_after_header(raw, skipped)
 
 
-def _lines_after_header(raw: bytes) -> list[Mapping[str, Any]]:
-    return [frame for line in raw.splitlines()[1:] if (frame := json_object(line)) is not None]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ResultLine:
+    """What a frame of results holds in a segment of this connection that its broker wrote."""
+
+    sid: bytes
+    con: bytes
+    txn: bytes
+    ids: Mapping[str, Any]
+
+
+def _result_line(manifest: Manifest) -> _ResultLine:
+    ids = {"sid": manifest.session_id, "con": manifest.connection_id, "txn": manifest.txn}
+    sid, con, txn = (json.dumps(said).encode() for said in ids.values())
+    return _ResultLine(sid=sid, con=con, txn=b',"txn":%b,"actor":' % txn, ids=ids)
+
+
+def _result_in(raw: bytes, at: int, end: int, line: _ResultLine) -> dict[str, Any] | None:
+    """Return number, kind and ids of the line there, if it is a frame of this connection's results: what a broker wrote
+    is not parsed to be skipped."""
+    found = _RESULT.match(raw, at, end)
+    if found is None or (found[1], found[2]) != (line.sid, line.con) or raw.rfind(line.txn, at, end) < 0:
+        return None
+    return {"seq": int(found[3]), "kind": found[4].decode(), **line.ids}
+
+
+def _lines_after_header(raw: bytes, skipped: _ResultLine | None = None) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    at = raw.find(b"\n") + 1
+    while 0 < at < len(raw):
+        end = raw.find(b"\n", at)
+        end = len(raw) if end < 0 else end
+        frame = _result_in(raw, at, end, skipped) if skipped is not None else None
+        frame = frame or json_object(raw[at:end])
+        if frame is not None:
+            found.append(frame)
+        at = end + 1
+    return found
 
 
 def _check_numbers(
@@ -278,6 +382,21 @@ def _check_numbers(
     if count and not findings:  # else a segment that is named already held them
         findings.append(_finding(row.id, FindingKind.MISSING, f"lacks {count} frames, the first is {first}"))
     findings += [_finding(row.id, FindingKind.LOST, _lost(gap, manifest)) for gap in manifest.gaps]
+
+
+def _check_left_out(manifest: Manifest, frames: Sequence[Mapping[str, Any]], findings: list[Finding]) -> None:
+    """Compare what the manifest says was left out with what the frames say, unless some of them are missing anyway."""
+    if findings or manifest.gaps:
+        return
+    outcomes = (frame for frame in frames if frame.get("kind") == FrameKind.OUTCOME)
+    told = (left_out_of(meta_of(frame)) for frame in outcomes if '"left_out"' in str(frame.get("meta", "")))
+    if sum(told, NOTHING_LEFT_OUT) != manifest.left_out:
+        what = "says otherwise than its frames about what was left out of the record"
+        findings.append(
+            _finding(
+                manifest_key(manifest.session_id, manifest.connection_id, manifest.opened_at), FindingKind.ALTERED, what
+            )
+        )
 
 
 def _lost(gap: Gap, manifest: Manifest) -> str:

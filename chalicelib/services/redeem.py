@@ -22,6 +22,7 @@ from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.chain import Chain, Hop, HopKind
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.delegation import ByIssuer, ByKey, Ticket
+from chalicelib.domain.epoch import is_of_before
 from chalicelib.domain.errors import AccessError, AlreadyExists, AlreadyInChain, GrantRevoked
 from chalicelib.domain.identifiers import new_hop_id
 from chalicelib.domain.identity import Assurance, Identity, VerifiedIdentity
@@ -116,6 +117,8 @@ class RedeemTicket:
         if token is not None:
             about.actor = token.identity.key
         ticket = self._tickets.find(text, now)
+        if is_of_before(ticket.issued_at, self._bundles.current().epoch_at):
+            raise ticket_invalid("issued before the store was restored", ticket=ticket.id)
         about.subject, about.txn, about.why = ticket.id, ticket.txn, f"under {ticket.parent}"
         _require_named(ticket, proof, token)
         parent = self._parent(ticket)

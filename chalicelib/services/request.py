@@ -21,6 +21,7 @@ from chalicelib.domain.ask import Ask, Question, Stage
 from chalicelib.domain.audit import Acting, AuditEvent, AuditLog, AuditName
 from chalicelib.domain.canonical import canonical, digest, sha256_hex
 from chalicelib.domain.clock import Clock
+from chalicelib.domain.epoch import epoch_name
 from chalicelib.domain.errors import AccessError, AlreadyExists, BadRequest, IdempotencyConflict, NotFound
 from chalicelib.domain.identifiers import AskId, SessionId, new_ask_id, new_session_id
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval
@@ -322,4 +323,5 @@ def _session(caller: Caller, wanted: _Wanted, now: datetime) -> Session:
         verifier=None,
         closed_at=None,
         close_reason="",
+        epoch=epoch_name(wanted.bundle.epoch_at),
     )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer, Approved, Ask, Use, UseKind, fold_approval
+from chalicelib.domain.ask import ANSWER_SIGNATURE_TYPE, Answer, Approved, Ask, Use, UseKind, counts_for, fold_approval
 from chalicelib.domain.canonical import sha256_hex, timestamp
 from chalicelib.domain.chain import Hop
 from chalicelib.domain.clock import Clock
@@ -21,12 +21,15 @@ from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import SESSION_ID, TXN, AskId, ConnectionId, HopId, SessionId, Txn
 from chalicelib.domain.identity import Person
+from chalicelib.domain.legal_hold import LegalHold
 from chalicelib.domain.reading import EvidenceStores
 from chalicelib.domain.session import Session
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Keys
 from chalicelib.services.access import asks_for
+from chalicelib.services.legal_holds import read_holds
 from chalicelib.services.operations import meta_of
+from chalicelib.services.passkeys import passkey_fault
 from chalicelib.services.recordings import Read, read_recording
 from chalicelib.services.review_chain import (
     ancestry,
@@ -43,6 +46,7 @@ from chalicelib.services.reviewed import (
     Finding,
     FindingKind,
     ReviewedApproval,
+    ReviewedHold,
     ReviewedOperation,
     ReviewedSession,
 )
@@ -65,6 +69,7 @@ class Review:
         self._people = {person.id: person.name for person in people}
         self._aliases = {alias: person.name for person in people for alias in person.aliases}
         self._clock = clock
+        self._holds: tuple[LegalHold, ...] | None = None
 
     def __call__(self, session_or_txn: str) -> AccessReview:
         """Return the review of a session (``ses_...``) with the hops above it, or of a chain (a bare txn) with all its
@@ -108,6 +113,19 @@ class Review:
             sessions=reviewed,
             findings=tuple(dict.fromkeys(findings)),
             reviewed_at=self._clock.now(),
+            holds=self._holds_on(txn, sessions, whole=whole),
+        )
+
+    def _holds_on(self, txn: Txn, sessions: Sequence[Session], *, whole: bool) -> tuple[ReviewedHold, ...]:
+        """Return the holds that are on any of this; they are read once for all reviews of a period."""
+        if self._holds is None:
+            self._holds = read_holds(self._stores.objects).active
+        return tuple(
+            ReviewedHold(
+                id=hold.id, kind=hold.kind.value, subject=hold.subject, reason=hold.reason, by=hold.by, at=hold.at
+            )
+            for hold in self._holds
+            if any(hold.covers(session) for session in sessions) or (whole and hold.subject == txn)
         )
 
     def _sessions(self, session_or_txn: str) -> tuple[Sequence[Session], Txn]:
@@ -142,6 +160,7 @@ class Review:
                 self._keys,
                 row,
                 hops[row.target_hop].sha256() if row.target_hop in hops else "",
+                texts=False,
             )
             for row in rows
         ]
@@ -259,10 +278,12 @@ class Review:
             return _finding(key, FindingKind.SWAPPED, f"does not verify: it answers something else than {ask.id}")
         if fault is None and sha256_hex(answer.card.encode()) != answer.card_sha256:
             return _finding(key, FindingKind.ALTERED, "does not verify: its card is not the one that was shown")
+        if fault is None and (what := passkey_fault(answer, self._stores.objects, self._keys)):
+            return _finding(key, FindingKind.ALTERED, what)
         return fault
 
     def _approval(self, answer: Answer, ask: Ask, *, verified: bool) -> ReviewedApproval:
-        rules = (need.rule for need in ask.question.needs if need.approval.group in answer.groups)
+        rules = (need.rule for need in ask.question.needs if counts_for(need, answer))
         return ReviewedApproval(
             ask_id=ask.id,
             person=answer.person,

@@ -6,7 +6,7 @@ Every text in it may have been written by whoever is reviewed: a renderer neutra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 
@@ -102,7 +102,9 @@ class ReviewedApproval:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReviewedOperation:
     """One operation. ``verdict`` is the last word (forward, mask or block; hold where none came); ``held``: it waited
-    for people. ``status`` is empty where no outcome was recorded. ``recorded``: its frames are in verified segments."""
+    for people. ``status`` is empty where no outcome was recorded. ``recorded``: its frames are in verified segments.
+    ``left_rows`` and ``left_bytes`` were sent to the client and, as policy permits, left out of the record.
+    ``configuration_serial`` is that of the bundle under which its last verdict was given."""
 
     id: str
     connection_id: str
@@ -122,6 +124,9 @@ class ReviewedOperation:
     sqlstate: str
     duration_ms: int
     recorded: bool
+    left_rows: int = 0
+    left_bytes: int = 0
+    configuration_serial: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +174,18 @@ class ReviewedSession:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ReviewedHold:
+    """A legal hold that is on something of this review, and not lifted. ``kind`` is session, chain or target."""
+
+    id: str
+    kind: str
+    subject: str
+    reason: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AccessReview:
     """The answer to an auditor's three questions. ``accountable`` are the people behind the run: the aliases that the
     issuer gave, with a name where the bundle knows one; empty where the trigger is unknown. ``verified``: there is no
@@ -183,6 +200,7 @@ class AccessReview:
     sessions: tuple[ReviewedSession, ...]
     findings: tuple[Finding, ...]
     reviewed_at: datetime
+    holds: tuple[ReviewedHold, ...] = ()
 
     @property
     def verified(self) -> bool:
@@ -192,7 +210,7 @@ class AccessReview:
 def review_json(review: AccessReview) -> Mapping[str, Json]:
     """Return the review as JSON values; times are RFC 3339. The texts are as they were recorded: who prints them lets
     JSON escape them. Pure."""
-    told = _plain(asdict(review))
+    told = _plain(review)
     if not isinstance(told, Mapping):
         raise TypeError("a review is an object")
     return {"verified": review.verified, **told}
@@ -208,5 +226,7 @@ def _plain(value: object) -> Json:
             return [_plain(item) for item in value]
         case datetime():
             return timestamp(value)
+        case _ if is_dataclass(value):
+            return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             raise TypeError(f"{type(value).__name__} is no JSON")

@@ -22,10 +22,10 @@ from chalicelib.domain.errors import AccessError, BadRequest, NotFound
 from chalicelib.domain.identifiers import SESSION_ID, TXN, HopId, SessionId, Txn
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.store import Chains, Revocations, Sessions
+from chalicelib.services.access import CHAIN_REVOKE
 from chalicelib.services.identify import Caller
 from chalicelib.services.permitted import permits
 
-REVOKE: Final = "chain:revoke"
 MAX_ID: Final = 1024  # an identity is an issuer's address and a subject, of which OpenID Connect allows 255 characters
 MAX_WHY: Final = 200  # a sentence on a line of the record
 _ULID: Final = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
@@ -115,7 +115,7 @@ class Revoke:
 
     def _require_permitted(self, caller: Caller, what: Revocable, key: str) -> None:
         bundle = self._bundles.current()
-        if permits(bundle, caller, REVOKE, what.value, self._clock.now()) is None:
+        if permits(bundle, caller, CHAIN_REVOKE, what.value, self._clock.now()) is None:
             raise _nothing(key)
         match what:
             case Revocable.SESSION:

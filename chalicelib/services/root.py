@@ -4,7 +4,8 @@ Rules: an issuer's token counts once. A run has one root: its first exchange mak
 bound to the key that it proved. Whoever proves that key again, with a new token of the same run, continues the same hop
 and gets no more than it has; anybody else of the job, who can fetch the job's token just as well, gets nothing. A root
 that began without a key is nobody's to continue. It is refused, too, where the token names other people behind the run.
-No token of ours outlives the issuer's token that it came from.
+No token of ours outlives the issuer's token that it came from. The issuer's token itself is kept, sealed, before its
+hop is put.
 
 Between the claim of the run and its hop a function may die: then whoever proves the claim's key makes the hop, and
 where the claim has no key, whoever puts the hop, and no second one.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -40,6 +42,7 @@ from chalicelib.identity.issuers import LEEWAY_S
 from chalicelib.identity.jws import sign_hop
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.issue import Issued, IssueToken, narrowed
+from chalicelib.services.keep_proof import KeepProof
 from chalicelib.services.proofs import Proofs
 
 RUN_LIFETIME: Final = timedelta(hours=8)  # a working day; GitHub's own limit for a hosted job is 6 hours
@@ -63,6 +66,7 @@ class BeginRun:
         revocations: Revocations,
         verify: Callable[[Bundle, str], VerifiedIdentity],
         proofs: Proofs,
+        keep: KeepProof,
         signer: Signer,
         issue: IssueToken,
         clock: Clock,
@@ -75,6 +79,7 @@ class BeginRun:
         self._revocations = revocations
         self._verify = verify
         self._proofs = proofs
+        self._keep = keep
         self._signer = signer
         self._issue = issue
         self._clock = clock
@@ -124,7 +129,7 @@ class BeginRun:
             if first.get("key", "") != key or not TXN.match(txn) or not HOP_ID.match(hop_id):
                 raise _bound(who, txn)
         if hop_id not in self._chains.hops(txn):
-            self._put(_origin(who, txn, hop_id, key, now), who)
+            self._put(_origin(who, txn, hop_id, key, now, self._keep(txn, who)), who)
         elif not key:
             raise _bound(who, txn)
         chain = self._evidence.chain(txn, hop_id)
@@ -162,7 +167,7 @@ def _bound(who: VerifiedIdentity, txn: Txn) -> RunBound:
     return RunBound("this run has its root already, and this is not the key of it", actor=who.identity.key, txn=txn)
 
 
-def _origin(who: VerifiedIdentity, txn: Txn, hop_id: HopId, key: str, now: datetime) -> Hop:
+def _origin(who: VerifiedIdentity, txn: Txn, hop_id: HopId, key: str, now: datetime, kept_sha256: str) -> Hop:
     return Hop(
         txn=txn,
         id=hop_id,
@@ -172,7 +177,7 @@ def _origin(who: VerifiedIdentity, txn: Txn, hop_id: HopId, key: str, now: datet
         parent_sha256="",
         originator=who.identity,
         actor=who.identity,
-        evidence=who.evidence,
+        evidence=replace(who.evidence, kept_sha256=kept_sha256),
         accountable=who.accountable,
         teams=who.teams,
         scope=ROOT_SCOPE,

@@ -50,7 +50,8 @@ class Numbered:
 
 @dataclass(kw_only=True, slots=True)
 class Facts:
-    """What rows say of each other, by ids. ``expires`` is the end of a session's grant, where it has one."""
+    """What rows say of each other, by ids. ``expires`` is the end of a session's grant, where it has one;
+    ``activations`` are the documents of the activations, as they were made, by their rows' names."""
 
     hops: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Facts:
     asks: set[str] = field(default_factory=set)
     asked: dict[str, str] = field(default_factory=dict)
     minted: set[str] = field(default_factory=set)
+    activations: dict[str, Mapping[str, Json]] = field(default_factory=dict)
 
 
 class RowFold:
@@ -202,6 +204,8 @@ def _learn(facts: Facts, change: ArchivedItem) -> None:
             facts.asks.add(str(keys.get("id", "")))
         case "answers" | "uses" if change.change is Change.INSERT:
             facts.asked[row_id(change.table, change.key)] = str(keys.get("ask", ""))
+        case "activations" if change.change is Change.INSERT:
+            facts.activations[row_id(change.table, change.key)] = doc
         case "once" if change.state.rest().get("kind") == "mint":
             facts.minted.add(str(keys.get("id", "")).partition("#")[2])
         case _:

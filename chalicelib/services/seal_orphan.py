@@ -6,7 +6,8 @@ has on their way at once) is taken by a tombstone, ``If-None-Match``; a broker t
 stops both sides. Only then are the segments final. A manifest is put once: who finds another's adopts it, so that any
 number of sweepers, a restarted broker and the broker itself come to one. The end of a record that has no close frame is
 a ``tail_gap``: the broker may have accepted more than it stored. A connection without a first segment never had a
-credential, and is sealed without a manifest, as its broker would have.
+credential, and is sealed without a manifest, as its broker would have. Before the row is sealed the operations are
+told again as events (``retell``): what the broker had not told is lost otherwise, and nobody looks at a sealed row.
 Idempotent at every step: whoever dies here is followed by another. Does not decide that a broker is dead (``sweep``).
 Source: architecture, "Closing"; security.md, "Sweeper seals a live connection".
 """
@@ -25,6 +26,7 @@ from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import AlreadyExists, Conflict, NotFound, ProofInvalid, StoreUnavailable
 from chalicelib.domain.recording import (
     BROKER_LOST,
+    NOTHING_LEFT_OUT,
     TAIL_GAP,
     UPLOADS_AT_ONCE,
     FrameKind,
@@ -38,6 +40,7 @@ from chalicelib.domain.store import Chains, Connections, Keys, Objects, Signer
 from chalicelib.identity.jws import sign_manifest, verify_manifest
 from chalicelib.services.operations import meta_of
 from chalicelib.services.recordings import manifest_of
+from chalicelib.services.retell import retell
 from chalicelib.services.stored_segments import Found, Stored, found_in, number_of
 
 _READERS: Final = 16  # a segment is read in some 20 ms: 40,000 of them, a connection of 10 GB, in about two minutes
@@ -87,17 +90,19 @@ class SealOrphan:
         key = manifest_key(row.session_id, row.id, row.opened_at)
         if self._adopted(row, key):
             return Sealed.BY_OTHERS
-        stored = self._fence(row)
+        keep_days = self._keep_days(row)
+        stored = self._fence(row, keep_days)
         if not stored:
             return Sealed.UNUSED if self._seal(row, exit=BROKER_LOST, key="", sha256="") else Sealed.BY_OTHERS
         manifest = sign_manifest(self._signer, self._manifest(row, stored))
         try:
             body = canonical({**manifest.signed(), "signature": manifest.signature})
-            self._objects.put_new(key, body, content_type="application/json")
+            self._objects.put_new(key, body, content_type="application/json", keep_days=keep_days)
         except AlreadyExists:
             if not self._adopted(row, key):
                 raise StoreUnavailable("a manifest is there and cannot be read", key=key) from None
             return Sealed.BY_OTHERS
+        retell(self._objects, row, manifest, self._clock)
         sealed = self._seal(row, exit=manifest.exit, key=key, sha256=manifest.sha256())
         return Sealed.BY_US if sealed else Sealed.BY_OTHERS
 
@@ -110,6 +115,7 @@ class SealOrphan:
         verify_manifest(manifest, self._keys)
         if (manifest.session_id, manifest.connection_id, manifest.txn) != (row.session_id, row.id, row.txn):
             raise ProofInvalid("the manifest of another connection stands here", key=key)
+        retell(self._objects, row, manifest, self._clock)
         self._seal(row, exit=manifest.exit, key=key, sha256=manifest.sha256())
         return True
 
@@ -122,7 +128,14 @@ class SealOrphan:
 
     # -- the fence -------------------------------------------------------------------------------------------------
 
-    def _fence(self, row: ConnectionRow) -> list[Stored]:
+    def _keep_days(self, row: ConnectionRow) -> int:
+        """Return how long the target's recordings are kept: as the first segment is, which its broker put."""
+        try:
+            return self._objects.facts(segment_key(row.session_id, row.id, 0)).kept_days
+        except NotFound:
+            return 0
+
+    def _fence(self, row: ConnectionRow, keep_days: int) -> list[Stored]:
         """Return the connection's segments in order, final from now on."""
         prefix = segment_key(row.session_id, row.id, 0).rpartition("/")[0] + "/"
         listed = {number for key in self._objects.keys(prefix) if (number := number_of(key)) is not None}
@@ -131,14 +144,14 @@ class SealOrphan:
         fenced = number = 0
         ahead, wall = UPLOADS_AT_ONCE, -1
         while fenced < UPLOADS_AT_ONCE or number <= max(listed, default=-1):
-            there = found.get(number) or self._claim(row, number)
+            there = found.get(number) or self._claim(row, number, keep_days)
             if isinstance(there, Stored):
                 stored.append(there)
                 fenced = 0
                 if number not in found and number > wall:
                     # It came while we looked: the broker lives, and uploads faster than we do one by one. So it runs
                     # into a wall further on, and we come after; each time it was past that already, twice as far.
-                    wall = number + ahead if self._claim(row, number + ahead) is None else number
+                    wall = number + ahead if self._claim(row, number + ahead, keep_days) is None else number
                     ahead *= 2
             else:
                 fenced += 1
@@ -147,12 +160,13 @@ class SealOrphan:
                 raise StoreUnavailable("a recording has more segments than any of ours", connection=row.id)
         return stored
 
-    def _claim(self, row: ConnectionRow, number: int) -> Found | None:
+    def _claim(self, row: ConnectionRow, number: int, keep_days: int) -> Found | None:
         """Take a key that was free; return what is there where it is not free any more."""
         line = tombstone(row.session_id, row.id, number, self._sealed_by, self._clock.now())
         key = segment_key(row.session_id, row.id, number)
         try:
-            self._objects.put_new(key, gzip.compress(line, mtime=0), content_type="application/gzip")
+            body = gzip.compress(line, mtime=0)
+            self._objects.put_new(key, body, content_type="application/gzip", keep_days=keep_days)
         except AlreadyExists:
             return self._read(row, number)
         return None
@@ -192,6 +206,7 @@ class SealOrphan:
             configuration_serial=serial if isinstance(serial, int) else 0,
             broker_build=self._build,
             sealed_by=self._sealed_by,
+            left_out=sum((one.left_out for one in stored), NOTHING_LEFT_OUT),
         )
 
 

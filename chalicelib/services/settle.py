@@ -9,6 +9,7 @@ Does not wait (``poll``) and does not make sessions (``request``).
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
@@ -40,13 +41,13 @@ from chalicelib.domain.errors import (
     ProofInvalid,
     TargetUnavailable,
 )
-from chalicelib.domain.policy import Allow
+from chalicelib.domain.policy import Allow, Decision, NeedsApproval
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import AccessRequest, Session, SessionStatus
 from chalicelib.domain.store import Asks, Revocations, Sessions, Uses
 from chalicelib.domain.target import Protocol, Target
 from chalicelib.domain.verifier import new_session_secret, verifier_of
-from chalicelib.services.access import approvers_stand, asks_for, session_question
+from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_question
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.grant import new_grant, require_served
 from chalicelib.services.identify import Caller
@@ -151,18 +152,7 @@ class Settle:
         target = _target(bundle, session.request)
         if not approvers_stand(bundle, caller.chain, ask, answers):
             raise PolicyDenied("who approved may not approve this any more", ask=ask.id)
-        met = tuple(sorted({need.rule for need in ask.question.needs}))
-        outcome = bundle.policy.decide(
-            session_question(
-                bundle=bundle,
-                chain=caller.chain,
-                target=target,
-                principal=session.request.principal,
-                duration_s=session.request.duration_s,
-                now=now,
-                met=frozenset(met),
-            )
-        )
+        outcome, met = self._decided(bundle, caller, session, target, ask, answers, now)
         if not isinstance(outcome, Allow):
             raise PolicyDenied("the rules changed since the session was asked for", rules=outcome.rules)
         require_served(target, outcome, self._served)
@@ -185,6 +175,36 @@ class Settle:
         people = tuple(answer.person for answer in answers)
         self._record(AuditName.SESSION_GRANTED, caller, granted, ask_id=ask.id, people=people)
         return granted
+
+    def _decided(
+        self,
+        bundle: Bundle,
+        caller: Caller,
+        session: Session,
+        target: Target,
+        ask: Ask,
+        answers: tuple[Answer, ...],
+        now: datetime,
+    ) -> tuple[Decision, tuple[str, ...]]:
+        """Return what policy says now with the answers, and the rules that they meet."""
+
+        def decided(met: frozenset[str]) -> Decision:
+            return bundle.policy.decide(
+                session_question(
+                    bundle=bundle,
+                    chain=caller.chain,
+                    target=target,
+                    principal=session.request.principal,
+                    duration_s=session.request.duration_s,
+                    now=now,
+                    met=met,
+                )
+            )
+
+        outcome = decided(frozenset())
+        needs = outcome.needs if isinstance(outcome, NeedsApproval) else ()
+        met = rules_met(bundle, caller.chain, needs, ask.question, answers)
+        return (decided(met) if met else outcome), tuple(sorted(met))
 
     def _use(self, session: Session, ask: Ask) -> None:
         use = Use(

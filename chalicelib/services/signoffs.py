@@ -16,7 +16,15 @@ from chalicelib.domain.errors import NotFound, ProofInvalid
 from chalicelib.domain.identifiers import PersonId, SignoffId
 from chalicelib.domain.reading import ReadObjects
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.domain.signoff import SIGNOFF_SIGNATURE_TYPE, Period, Ruling, Selection, Signoff, signoff_key
+from chalicelib.domain.signoff import (
+    SIGNOFF_SIGNATURE_TYPE,
+    SIGNOFFS,
+    Period,
+    Ruling,
+    Selection,
+    Signoff,
+    signoff_key,
+)
 from chalicelib.domain.store import Keys
 from chalicelib.services.population import Population
 from chalicelib.services.reviewed import Finding, FindingKind
@@ -33,8 +41,8 @@ def signoffs_of(
     if now <= population.period.until:
         return (), ()
     for day in Period(since=population.period.until, until=now + timedelta(milliseconds=1)).days():
-        for key in objects.keys(f"signoffs/v1/{day.isoformat()}/"):
-            found = _read(objects, keys, key)
+        for key in objects.keys(f"{SIGNOFFS}{day.isoformat()}/"):
+            found = read_signoff(objects, keys, key)
             if isinstance(found, Finding):
                 faults.append(found)
             elif found.population_sha256 == population.sha256:
@@ -71,7 +79,8 @@ def signoff_of(stored: bytes) -> Signoff:
     return found
 
 
-def _read(objects: ReadObjects, keys: Keys, key: str) -> Signoff | Finding:
+def read_signoff(objects: ReadObjects, keys: Keys, key: str) -> Signoff | Finding:
+    """Return the sign-off at ``key``, or what is wrong with it. Raises StoreUnavailable."""
     try:
         found = signoff_of(objects.get(key))
     except NotFound:

@@ -14,21 +14,30 @@ from typing import Any, Final, TypeAlias
 
 from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.identifiers import ConnectionId, SessionId
-from chalicelib.domain.recording import Segment, segment_key
-from chalicelib.services.operations import json_object
+from chalicelib.domain.recording import (
+    NOTHING_LEFT_OUT,
+    FrameKind,
+    LeftOut,
+    Segment,
+    left_out_of,
+    segment_key,
+)
+from chalicelib.services.operations import json_object, meta_of
 
 MAX_RAW: Final = 64 * 1024 * 1024  # a segment holds 256 KiB and one long text; more is not one of ours
+_LEFT_OUT: Final = rb"\"left_out\""  # as it stands in a line: ``meta`` is JSON in JSON
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _NUMBER: Final = re.compile(r"/(\d{6})\.ndjson\.gz\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stored:
-    """A whole segment, and what its first and last lines are."""
+    """A whole segment, what its first and last lines are, and what its frames say was left out of the record."""
 
     segment: Segment
     opening: dict[str, Any]
     ending: dict[str, Any]
+    left_out: LeftOut
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +87,17 @@ def found_in(
         first=first,
         last=last,
     )
-    return Stored(segment=segment, opening=opening, ending=ending)
+    return Stored(segment=segment, opening=opening, ending=ending, left_out=left_out_in(raw))
+
+
+def left_out_in(raw: bytes) -> LeftOut:
+    """Return what a segment's frames say was left out of the record. Pure."""
+    total = NOTHING_LEFT_OUT
+    for line in raw.splitlines() if _LEFT_OUT in raw else ():
+        frame = json_object(line) if _LEFT_OUT in line else None
+        if frame is not None and frame.get("kind") == FrameKind.OUTCOME:
+            total += left_out_of(meta_of(frame))
+    return total
 
 
 def number_of(key: str) -> int | None:

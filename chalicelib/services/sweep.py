@@ -90,7 +90,10 @@ class Sweep:
             self._audit.record(self._event(row, why))
             return replace(swept, sealed=swept.sealed + 1)
         except AccessError as error:
-            self._audit.record(replace(self._event(row, error.public), code=error.code))
+            refused = error
+        except Exception as error:  # noqa: BLE001 - whatever one recording can break, the rows behind it must be sealed
+            refused = AccessError(f"its recording could not be read: {type(error).__name__}")
+        self._audit.record(replace(self._event(row, refused.public), code=refused.code))
         return replace(swept, failed=swept.failed + 1)
 
     def _why_dead(self, row: ConnectionRow, silent: dict[str, bool]) -> str:

@@ -19,18 +19,24 @@ from typing import Final
 from chalicelib.domain.archived_item import ITEMS, TABLE_KEYS, Rows
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.digest import DIGESTS, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
+from chalicelib.domain.connection import BOOTS
+from chalicelib.domain.digest import DIGESTS, FIRST_HOUR, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
 from chalicelib.domain.identifiers import ulid_prefixes
 from chalicelib.domain.reading import ReadObjects
 from chalicelib.domain.store import Keys
 from chalicelib.services.anchors import Anchors
 from chalicelib.services.archive_walk import ArchiveWalk
 from chalicelib.services.boots import RowsOfBoot, boot_findings
+from chalicelib.services.code_changes import CodeChange, code_changes
+from chalicelib.services.configurations import archived_configuration_findings
 from chalicelib.services.digest_chain import DigestChain, read_chain
+from chalicelib.services.event_numbers import EventNumbers, ended_boots
+from chalicelib.services.operations import moment_of
 from chalicelib.services.reviewed import Finding, FindingKind
 from chalicelib.services.row_check import row_findings
 from chalicelib.services.row_fold import RowFold
-from chalicelib.services.verify import Anchor, Checked, EvidenceSource, trusted_keys, verify
+from chalicelib.services.signed_objects import signed_object_findings
+from chalicelib.services.verify import Anchor, Checked, EvidenceSource, TrustedKeys, trusted_keys, verify
 
 # A change is archived within Lambda's batching window and a retry or two; longer than this it did not get there.
 SETTLE_S: Final = 5.0
@@ -46,6 +52,7 @@ class Counted:
     objects: int = 0
     changes: int = 0
     rows: int = 0
+    events: int = 0
     chains: int = 0
     checked: Checked = field(default_factory=Checked)
 
@@ -54,7 +61,8 @@ class Counted:
 class ArchiveVerification:
     """``since`` is the first hour, empty where there is none; ``head`` names the last digest and ``head_sha256`` its
     bytes' hash: written down elsewhere, it stands for the whole archive up to there. ``pending`` objects are newer than
-    it; ``open`` connections are still running. ``holds``: no finding, and somebody vouches for the keys."""
+    it; ``open`` connections are still running; ``code`` is which code changed, no finding of ours;
+    ``tables``: the live tables were compared. ``holds``: no finding, and somebody vouches for the keys."""
 
     since: str
     head: str
@@ -64,6 +72,8 @@ class ArchiveVerification:
     pending: int
     open: int
     findings: tuple[Finding, ...]
+    code: tuple[CodeChange, ...] = ()
+    tables: bool = True
 
     @property
     def holds(self) -> bool:
@@ -80,9 +90,11 @@ class ArchiveVerification:
             "head_sha256": self.head_sha256,
             "verified": self.holds,
             "anchored_by": self.anchor.value,
+            "tables_compared": self.tables,
             "checked": {**numbers, **chains},
             "pending": self.pending,
             "open": self.open,
+            "code_changes": [one.as_json() for one in self.code],
             "findings": [{"key": one.key, "kind": one.kind.value, "what": one.what} for one in self.findings],
         }
 
@@ -90,12 +102,13 @@ class ArchiveVerification:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArchiveSource:
     """Where the archive, the tables and the chains are read. ``copies`` is the second bucket, None where there is
-    none; ``boots`` gives the connection rows of a broker's boot."""
+    none; ``rows`` are the live tables, None where nobody can look at them: a downloaded bucket, whose rows are those
+    that its archive leaves; ``boots`` gives the connection rows of a broker's boot."""
 
     evidence: EvidenceSource
     objects: ReadObjects
     copies: ReadObjects | None
-    rows: Rows
+    rows: Rows | None
     boots: RowsOfBoot
 
 
@@ -117,7 +130,8 @@ def verify_all(
     chain = read_chain(source.objects, source.copies, trusted.keys, since=since, now=now)
     start = since or _beginning(source.objects, chain) or hour_of(now)
     fold = RowFold()
-    walking = ArchiveWalk(source.objects, fold.meet)
+    numbers = EventNumbers(now)
+    walking = ArchiveWalk(source.objects, fold.meet, numbers.meet)
     walking.digested(chain)
     upcoming = chain.last + HOUR if chain.last is not None else start
     left = [SETTLE_TRIES]
@@ -129,18 +143,25 @@ def verify_all(
         return left[0] > 0
 
     walking.undigested(start, upcoming, now)
-    compared, edited = row_findings(source.rows, source.objects, fold, listed=whole, again=again)
+    compared, edited = 0, list[Finding]()
+    if source.rows is not None:
+        compared, edited = row_findings(source.rows, source.objects, fold, listed=whole, again=again)
     walking.sealed(start, clock.now(), fold.open_connections())
+    named = {finding.key for finding in walking.walk.findings}  # an object that was altered need not be named twice
+    signed = signed_object_findings(walking.walk.named, source.objects, trusted.keys)
     running = _running(fold, now)
-    chains, checked, wrong = _chains(source, anchors, clock, fold, running)
+    chains, checked, wrong = _chains(source, anchors, clock, fold, running, trusted)
     found = [
         *trusted.findings,
         *chain.findings,
-        *_no_digest(chain, start, now),
+        *_no_digest(source, chain, start, now, alone=whole and source.rows is None),
         *walking.walk.findings,
         *fold.findings(whole=whole),
         *edited,
-        *_boots(source, trusted.keys, fold, now),
+        *(one for one in signed if one.key not in named),
+        *archived_configuration_findings(fold.facts.activations, source.objects, trusted.keys),
+        *_boots(source, trusted.keys, fold, start, now),
+        *(one for one in _numbers(source, numbers, fold, whole=whole) if one.key not in named),
         *_orphans(source.objects, fold, start if whole else start + HOUR, now),
         *wrong,
     ]
@@ -154,12 +175,15 @@ def verify_all(
             objects=walking.walk.objects,
             changes=fold.changes,
             rows=compared,
+            events=numbers.events,
             chains=chains,
             checked=checked,
         ),
         pending=walking.walk.pending,
         open=len(running),
         findings=tuple(dict.fromkeys(found)),
+        code=code_changes(chain.digests.values(), chain.before),
+        tables=source.rows is not None,
     )
 
 
@@ -172,9 +196,19 @@ def _beginning(objects: ReadObjects, chain: DigestChain) -> datetime | None:
     return min((hour for key in keys if (hour := archived_hour(key)) is not None), default=None)
 
 
-def _no_digest(chain: DigestChain, start: datetime, now: datetime) -> Iterator[Finding]:
-    if chain.last is None and start <= last_settled_hour(now - HOUR):
+def _no_digest(
+    source: ArchiveSource, chain: DigestChain, start: datetime, now: datetime, *, alone: bool
+) -> Iterator[Finding]:
+    """Give a finding where there must be a digest and there is none at all: from the first archived change on, which on
+    a deployment's first day is later than ``start``. ``alone``: all of a downloaded bucket, with no tables beside it:
+    without a digest an emptied one looks like one that is an hour old."""
+    if chain.last is not None:
+        return
+    if max(start, _beginning(source.objects, chain) or hour_of(now)) <= last_settled_hour(now - HOUR):
         what = "holds no digest, and hours are over that must have one"
+        yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
+    elif alone:
+        what = "holds no digest: nothing shows what was in this bucket, nor that anything was"
         yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
 
 
@@ -183,35 +217,47 @@ def _running(fold: RowFold, now: datetime) -> frozenset[str]:
     found: set[str] = set()
     for one in fold.open_connections():
         session, _, connection = one.partition("/")
-        try:
-            expires = datetime.fromisoformat(fold.facts.expires.get(session, ""))
-        except ValueError:
-            continue
-        if now < expires + _STILL_OPEN:
+        expires = moment_of(fold.facts.expires.get(session), FIRST_HOUR)  # of a row that may be edited: any text
+        if now - expires < _STILL_OPEN:
             found.add(connection)
     return frozenset(found)
 
 
 def _chains(
-    source: ArchiveSource, anchors: Anchors | None, clock: Clock, fold: RowFold, running: frozenset[str]
+    source: ArchiveSource,
+    anchors: Anchors | None,
+    clock: Clock,
+    fold: RowFold,
+    running: frozenset[str],
+    trusted: TrustedKeys,
 ) -> tuple[int, Checked, list[Finding]]:
     """Verify every chain that the archive names, whether a table still has it or not."""
     txns = sorted({*fold.facts.hops.values(), *(txn for txn, _ in fold.facts.sessions.values())} - {""})
     total, found = dict.fromkeys((one.name for one in fields(Checked)), 0), list[Finding]()
     for txn in txns:
-        done = verify(txn, source.evidence, anchors, clock)
+        done = verify(txn, source.evidence, anchors, clock, trusted)
         for name in total:
             total[name] += getattr(done.checked, name)
         found += [one for one in done.findings if not (one.kind is FindingKind.UNSEALED and one.key in running)]
     return len(txns), Checked(**total), found
 
 
-def _boots(source: ArchiveSource, keys: Keys, fold: RowFold, now: datetime) -> Iterator[Finding]:
-    """Give what does not hold in each broker boot's count. That a broker died without a last word is none here: a row
-    that it put is archived, whether it lived to count it or not."""
-    for boot in sorted({row.boot for row in fold.facts.numbered}):
+def _boots(source: ArchiveSource, keys: Keys, fold: RowFold, start: datetime, now: datetime) -> Iterator[Finding]:
+    """Give what does not hold in each broker boot's count, and in each end that lies there, of a boot that opened
+    nothing too. That a broker died without a last word is none here: a row that it put is archived, whether it lived to
+    count it or not."""
+    ended = ended_boots(key for key in source.objects.keys(BOOTS) if key >= f"{BOOTS}{timestamp(start)[:10]}")
+    for boot in sorted({row.boot for row in fold.facts.numbered} | ended):
         found = boot_findings(source.boots, source.objects, keys, boot, now=now)
         yield from (one for one in found if one.kind is not FindingKind.UNSEALED)
+
+
+def _numbers(source: ArchiveSource, numbers: EventNumbers, fold: RowFold, *, whole: bool) -> Iterator[Finding]:
+    connections: dict[str, list[str]] = {}
+    for row in fold.facts.numbered:
+        connections.setdefault(row.boot, []).append(row.connection)
+    ended = ended_boots(source.objects.keys(BOOTS))
+    yield from numbers.findings(whole=whole, ended=ended, connections=connections)
 
 
 def _orphans(objects: ReadObjects, fold: RowFold, start: datetime, now: datetime) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from slack_sdk.webhook import WebhookClient
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import AccessError, BadRequest, Unauthenticated
 from chalicelib.domain.store import Functions
-from chalicelib.services.card import APPROVE, DENY
+from chalicelib.services.card import APPROVE, APPROVE_ON_PAGE, DENY
 from chalicelib.services.decide import SlackRequest
 
 _RESPOND_TIMEOUT_S: Final = 2  # Slack wants our answer within 3 s, and ``decide`` has run already
@@ -62,6 +62,7 @@ class Clicks:
         )
         for action in (APPROVE, DENY):
             self._bolt.action(action)(self._clicked)
+        self._bolt.action(APPROVE_ON_PAGE)(_followed)
 
     def handle(self, body: str, headers: Mapping[str, str]) -> SlackAnswer:
         """Return the answer to a request; ``headers`` by lower-case name. Raises Unauthenticated, StoreUnavailable."""
@@ -96,6 +97,11 @@ class Clicks:
             text = f"Not counted ({error.code}): {error.public}. {error.next_step}"
         ack()
         _tell(body.get("response_url"), text)
+
+
+def _followed(ack: Ack) -> None:
+    """Slack tells that a link was followed, and warns the person where nobody takes note. It is no answer."""
+    ack()
 
 
 def _authorize(enterprise_id: str | None, team_id: str | None) -> AuthorizeResult:

@@ -53,6 +53,9 @@ class Clients:
     def events(self) -> Any:
         return self._client("events")
 
+    def tasks(self) -> Any:
+        return self._client("ecs")
+
     def secrets(self) -> Any:
         return self._client("secretsmanager")
 

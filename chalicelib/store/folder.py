@@ -1,7 +1,7 @@
-"""A folder of evidence as stores: a copy of what a review of one session or chain reads, read without AWS.
+"""A copy of evidence as stores, from a folder or an archive: what a review of one session or chain reads, without AWS.
 
-Rules: every row is read when the folder is opened; one that cannot be read, or lies under another row's name, is a
-*fault* that names its file, and is left out: so whoever opens a folder must take the faults with the stores. There
+Rules: every row is read when the copy is opened; one that cannot be read, or lies under another row's name, is a
+*fault* that names its file, and is left out: so whoever opens a copy must take the faults with the stores. There
 is nothing here that writes. Signatures are not looked at either (``services.verify``).
 Layout: ``docs/data_schema.md``, "Evidence folder".
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
+from chalicelib.domain.activation import Activation
 from chalicelib.domain.ask import Answer, Ask, Use
 from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.chain import Hop
@@ -24,10 +25,13 @@ from chalicelib.domain.identifiers import AskId, HopId, PersonId, SessionId, Txn
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.session import Session
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.store.documents import from_document
-from chalicelib.store.folder_files import OBJECTS, Fault, FolderFiles
+from chalicelib.store.archive_file import ArchiveFiles
+from chalicelib.store.folder_files import MANIFEST, OBJECTS, WHOLE_VERSION, DirectoryFiles, Fault, FolderFiles
+from chalicelib.store.plain_documents import read_document
 
 T = TypeVar("T")
+Row: TypeAlias = Hop | Session | ConnectionRow | Ask | Answer | Use | Revocation
+OPENED: Final = "opened"
 
 
 def hop_path(hop: Hop) -> str:
@@ -57,6 +61,15 @@ def use_path(use: Use) -> str:
 
 def revocation_path(revocation: Revocation) -> str:
     return f"revocations/{revocation.number:08d}.json"
+
+
+def opened_path(txn: str) -> str:
+    """Where an issuer's proof lies in the clear."""
+    return f"{OPENED}/{txn}.json"
+
+
+def activation_path(activation: Activation) -> str:
+    return f"activations/{activation.serial:08d}.json"
 
 
 def keys_path(purpose: str) -> str:
@@ -160,11 +173,16 @@ class FolderKeys:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderStores:
-    """Implements ``domain.reading.EvidenceStores``. ``subject`` is what was copied, ``sha256`` the copy's own hash."""
+    """Implements ``domain.reading.EvidenceStores``. ``subject`` is what was copied, ``sha256`` the copy's own hash;
+    ``whole``: it holds besides what shows that its rows are all, which ``files`` gives. ``opened`` are the issuers'
+    proofs that it holds in the clear, by txn."""
 
     subject: str
     made_at: str
     sha256: str
+    whole: bool
+    files: FolderFiles
+    rows: Sequence[Row]
     chains: FolderChains
     sessions: FolderSessions
     connections: FolderConnections
@@ -172,29 +190,54 @@ class FolderStores:
     answers: FolderAnswers
     uses: FolderUses
     revocations: FolderRevocations
+    activations: Sequence[Activation]
     objects: FolderObjects
     keys: FolderKeys
+    opened: Mapping[str, bytes]
+
+
+def open_copy(path: Path) -> tuple[FolderStores, tuple[Fault, ...]]:
+    """Return the stores in the folder or archive at ``path``, and everything about its files that does not hold.
+
+    Raises NotFound where it is no copy of evidence at all, StoreUnavailable where it could not be read.
+    """
+    archive = None if path.is_dir() else ArchiveFiles(path)
+    stores, faults = _open(FolderFiles(archive if archive is not None else DirectoryFiles(path)))
+    if archive is not None and not stores.whole:
+        what = "lists a copy that is no archive: it was put together by somebody else"
+        faults = (*faults, Fault(key=MANIFEST, kind="altered", what=what))
+        stores = replace(stores, whole=True)
+    return stores, faults
 
 
 def open_folder(folder: Path) -> tuple[FolderStores, tuple[Fault, ...]]:
-    """Return the stores in ``folder``, and everything about its files that does not hold.
+    """Return the stores in ``folder``, as :func:`open_copy` does."""
+    return _open(FolderFiles(DirectoryFiles(folder)))
 
-    Raises NotFound where it is no folder of evidence at all, StoreUnavailable where it could not be read.
-    """
-    files = FolderFiles(folder)
+
+def _open(files: FolderFiles) -> tuple[FolderStores, tuple[Fault, ...]]:
+    hops, sessions = _rows(files, Hop, "chains", hop_path), _rows(files, Session, "sessions", session_path)
+    connections, asks = _rows(files, ConnectionRow, "connections", connection_path), _rows(files, Ask, "asks", ask_path)
+    answers, uses = _rows(files, Answer, "answers", answer_path), _rows(files, Use, "uses", use_path)
+    revocations = _rows(files, Revocation, "revocations", revocation_path)
     stores = FolderStores(
         subject=files.manifest.subject,
         made_at=files.manifest.made_at,
         sha256=files.manifest.sha256,
-        chains=FolderChains(_rows(files, Hop, "chains", hop_path)),
-        sessions=FolderSessions(_rows(files, Session, "sessions", session_path)),
-        connections=FolderConnections(_rows(files, ConnectionRow, "connections", connection_path)),
-        asks=FolderAsks(_rows(files, Ask, "asks", ask_path)),
-        answers=FolderAnswers(_rows(files, Answer, "answers", answer_path)),
-        uses=FolderUses(_rows(files, Use, "uses", use_path)),
-        revocations=FolderRevocations(_rows(files, Revocation, "revocations", revocation_path)),
+        whole=files.manifest.version == WHOLE_VERSION,
+        files=files,
+        rows=(*hops, *sessions, *connections, *asks, *answers, *uses, *revocations),
+        chains=FolderChains(hops),
+        sessions=FolderSessions(sessions),
+        connections=FolderConnections(connections),
+        asks=FolderAsks(asks),
+        answers=FolderAnswers(answers),
+        uses=FolderUses(uses),
+        revocations=FolderRevocations(revocations),
+        activations=_rows(files, Activation, "activations", activation_path),
         objects=FolderObjects(files),
         keys=FolderKeys({purpose.value: _keys(files, purpose.value) for purpose in KeyPurpose}),
+        opened={Path(path).stem: files.read(path) for path in files.under(f"{OPENED}/")},
     )
     return stores, tuple(files.faults)
 
@@ -203,7 +246,7 @@ def _rows(files: FolderFiles, kind: type[T], folder: str, path_of: Callable[[T],
     found: list[T] = []
     for path in files.under(f"{folder}/"):
         try:
-            row = from_document(kind, files.read(path).decode())
+            row = read_document(kind, files.read(path).decode())
         except (StoreUnavailable, UnicodeDecodeError):
             files.fault(path, "altered", "cannot be read")
             continue

@@ -1,11 +1,12 @@
 """The bucket: objects put once, under a lock that the writer cannot shorten.
 
 Rules: a put carries a SHA-256 checksum that S3 verifies, and ``If-None-Match: *``, so that a key is taken once. What
-keeps an object is the *bucket's* default retention: a header would be the writer's own choice, and an override of a
-stricter default besides. Where ``lock_days`` says so, the first put of a process looks that the bucket has that
-default, and refuses to write evidence into one that has not; whoever asks for an object's facts is refused where it is
-kept for less. With a ``bucket_key`` every put names it (SSE-KMS), so that no object lies there under another. Sources:
-S3 API reference, PutObject and HeadObject; S3 user guide, "Conditional writes" and "Object Lock".
+keeps an object is the *bucket's* default retention: a header is the writer's own choice, so one is sent only where a
+target asks for longer than the default, never for less. Where ``lock_days`` says so, the first put of a process looks
+that the bucket has that default, and refuses to write evidence into one that has not; whoever asks for an object's
+facts is refused where it is kept for less. With a ``bucket_key`` every put names it (SSE-KMS), so that no object lies
+there under another. Sources: S3 API reference, PutObject and HeadObject; S3 user guide, "Conditional writes" and
+"Object Lock".
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ import hashlib
 import random
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AlreadyExists, NotFound, StoreUnavailable
 from chalicelib.domain.store import ObjectFacts, ObjectVersion
-from chalicelib.settings import StoreSettings
+from chalicelib.settings import StoreSettings, SystemClock
 from chalicelib.store.clients import Clients, calling, error_code
 
 # S3 answers 409 where two conditional puts of a key met, and asks to repeat; 500 and 503 are load. Three tries with a
@@ -40,11 +43,20 @@ _MAX_OBJECT: Final = 64 * 1024 * 1024  # a segment is at most 8 MiB; a reader ne
 _MAX_KEYS: Final = 100_000  # a day's segments of a busy connection; a listing past it is asked for by a narrower prefix
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Default:
+    """The bucket's default retention. ``mode`` is GOVERNANCE or COMPLIANCE, empty where the bucket has none."""
+
+    mode: str
+    days: int
+
+
 class S3Objects:
     """Implements ``domain.store.Objects``."""
 
-    def __init__(self, clients: Clients, settings: StoreSettings) -> None:
+    def __init__(self, clients: Clients, settings: StoreSettings, clock: Clock | None = None) -> None:
         self._clients = clients
+        self._clock = clock if clock is not None else SystemClock()
         self._bucket = settings.bucket
         self._lock_days = settings.lock_days
         # With the key named on the put, a default that somebody changed meanwhile changes nothing (and S3 takes its own
@@ -56,11 +68,11 @@ class S3Objects:
                 "SSEKMSKeyId": settings.bucket_key,
                 "BucketKeyEnabled": True,
             }
-        self._locked = threading.Event()
+        self._default: _Default | None = None
         self._pause = threading.Event()
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
-        self._check_lock()
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
+        kept = self._kept(keep_days)
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         uncertain = False  # an earlier try of this very call may have been applied
         for attempt in range(_MAX_TRIES):
@@ -75,6 +87,7 @@ class S3Objects:
                     ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=checksum,
                     IfNoneMatch="*",
+                    **kept,
                     **self._encryption,
                 )
             except ClientError as error:
@@ -109,6 +122,7 @@ class S3Objects:
             version_id=str(there.get("VersionId", "")),
             size=int(there["ContentLength"]),
             sha256=_hex(str(there.get("ChecksumSHA256", ""))),
+            kept_days=_kept_days(there),
         )
 
     def keys(self, prefix: str) -> Sequence[str]:
@@ -145,18 +159,34 @@ class S3Objects:
         if self._encryption and there.get("ServerSideEncryption") != _KMS:
             raise StoreUnavailable("an object is not encrypted with our key", key=key)
 
-    def _check_lock(self) -> None:
-        """Raise StoreUnavailable unless the bucket locks what is put for at least ``lock_days``. Looks once a process:
-        bucket policy denies changing it."""
-        if self._lock_days == 0 or self._locked.is_set():
-            return
+    def _kept(self, days: int) -> dict[str, Any]:
+        """Return the headers that lock an object for ``days``; none where the bucket's default is as long."""
+        default = self._bucket_default()
+        if days <= default.days or not default.mode:
+            return {}
+        until = self._clock.now() + timedelta(days=days)
+        return {"ObjectLockMode": default.mode, "ObjectLockRetainUntilDate": until}
+
+    def _bucket_default(self) -> _Default:
+        """Return the bucket's default. Raises StoreUnavailable where it is shorter than ``lock_days``. Looks once a
+        process: bucket policy denies changing it."""
+        if self._lock_days == 0:
+            return _Default(mode="", days=0)
+        if self._default is not None:
+            return self._default
         with calling("s3"):
             answer = self._clients.objects().get_object_lock_configuration(Bucket=self._bucket)
         default = answer.get("ObjectLockConfiguration", {}).get("Rule", {}).get("DefaultRetention", {})
         days = int(default.get("Days", 0)) + 365 * int(default.get("Years", 0))
         if days < self._lock_days:
             raise StoreUnavailable("the bucket does not lock what is recorded", days=days, wanted=self._lock_days)
-        self._locked.set()
+        self._default = _Default(mode=str(default.get("Mode", "")), days=days)
+        return self._default
+
+
+def _kept_days(there: Mapping[str, Any]) -> int:
+    until = there.get("ObjectLockRetainUntilDate")
+    return 0 if until is None else max(0, round((until - there["LastModified"]) / timedelta(days=1)))
 
 
 def _hex(checksum: str) -> str:

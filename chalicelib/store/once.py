@@ -15,6 +15,7 @@ from chalicelib.store.tables import MAX_RACES, Tables, reaching
 
 ONCE: Final = "once"
 TTL_ATTRIBUTE: Final = "expires"
+_DIGITS: Final = 10  # of the largest number that 32 bits hold
 
 
 class OnceRow(Model):
@@ -53,6 +54,20 @@ class DynamoOnce:
                 except rows.DoesNotExist:
                     continue  # TTL removed it between the two calls: it is free now
         raise StoreUnavailable("a store could not be reached", store=ONCE)
+
+    def advance(self, kind: str, value: str, number: int, *, expires_at: datetime, now: datetime) -> bool:
+        key, rows = f"{kind}#{value}", self._rows
+        held = f"{number:0{_DIGITS}d}"  # one width, so that texts compare as their numbers do
+        row = rows(id=key, payload=held, expires=math.ceil(expires_at.timestamp()))
+        lower = rows.id.does_not_exist() | (rows.expires <= now.timestamp()) | (rows.payload < held)
+        with reaching(ONCE):
+            try:
+                row.save(condition=lower)
+            except PutError as error:
+                if error.cause_response_code != "ConditionalCheckFailedException":
+                    raise
+                return False
+        return True
 
     def held(self, kind: str, value: str, *, now: datetime) -> str | None:
         with reaching(ONCE):

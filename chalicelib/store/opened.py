@@ -6,9 +6,12 @@ Opening makes no call and no client: a Lambda pays for what it uses. The rights 
 Query on the table's index · ``sessions.get_many``: BatchGetItem · ``revocations``: GetItem, BatchGetItem, and PutItem
 to revoke (a transaction needs the right of each write in it) · ``once``, ``beats``: GetItem, PutItem ·
 ``activations``: Query, and GetItem, PutItem to activate · ``objects``: GetObject, GetObjectVersion, ListBucket,
-PutObject, and GetBucketObjectLockConfiguration where ``lock_days`` is not 0 · ``keys``: kms:GetPublicKey · ``rows``:
-BatchGetItem, and Scan for all keys · ``digest_copies``: as ``objects`` · ``signer``: that and kms:Sign ·
-``functions``: InvokeFunction · ``secrets``: GetSecretValue.
+PutObject, GetBucketObjectLockConfiguration where ``lock_days`` is not 0, PutObjectRetention to keep for longer ·
+``locks``: GetObject, GetObjectRetention, GetObjectLegalHold, GetObjectTagging, PutObjectLegalHold, PutObjectTagging,
+GetBucketObjectLockConfiguration · ``keys``: kms:GetPublicKey · ``rows``: BatchGetItem, and Scan
+for all keys · ``digest_copies``: as ``objects`` · ``signer``: that and kms:Sign ·
+``functions``: InvokeFunction · ``secrets``: GetSecretValue ·
+``vault``: kms:GenerateDataKey to seal, kms:Decrypt to open.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from chalicelib.store.connections import DynamoConnections
 from chalicelib.store.dates import ServiceDates
 from chalicelib.store.functions import LambdaFunctions
 from chalicelib.store.keys import KmsKeys, KmsSigner
+from chalicelib.store.locks import S3Locks
 from chalicelib.store.objects import S3Objects
 from chalicelib.store.once import DynamoOnce
 from chalicelib.store.revocations import DynamoRevocations
@@ -34,6 +38,7 @@ from chalicelib.store.rows import DynamoRows
 from chalicelib.store.secrets import SecretsManager
 from chalicelib.store.sessions import DynamoSessions
 from chalicelib.store.tables import Tables
+from chalicelib.store.vault import KmsVault
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +57,10 @@ class Stores:
     activations: DynamoActivations
     rows: DynamoRows
     objects: S3Objects
+    locks: S3Locks
     digest_copies: S3Objects | None
     secrets: SecretsManager
+    vault: KmsVault
     functions: LambdaFunctions
     keys: KmsKeys
     clients: Clients
@@ -85,13 +92,15 @@ def open_stores(settings: StoreSettings, *, function_prefix: str = "", clock: Cl
         once=DynamoOnce(tables),
         activations=DynamoActivations(tables),
         rows=DynamoRows(clients, settings),
-        objects=S3Objects(clients, settings),
+        objects=S3Objects(clients, settings, clock),
+        locks=S3Locks(clients, settings),
         digest_copies=(
-            S3Objects(clients, replace(settings, bucket_key="", bucket=settings.digest_bucket))
+            S3Objects(clients, replace(settings, bucket_key="", bucket=settings.digest_bucket), clock)
             if settings.digest_bucket
             else None
         ),
         secrets=SecretsManager(clients),
+        vault=KmsVault(clients, settings),
         functions=LambdaFunctions(clients, function_prefix),
         keys=KmsKeys(clients, settings, clock),
         clients=clients,

@@ -10,7 +10,7 @@ import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from pynamodb.attributes import NumberAttribute, UnicodeAttribute
 from pynamodb.exceptions import TransactWriteError
@@ -20,12 +20,10 @@ from pynamodb.transactions import TransactWrite
 from chalicelib.domain.errors import StoreUnavailable
 from chalicelib.domain.revocation import Revocation
 from chalicelib.store.documents import from_document, to_document
-from chalicelib.store.tables import Tables, matching, reaching
+from chalicelib.store.tables import Tables, documents, matching, reaching
 
 REVOCATIONS: Final = "revocations"
 _EPOCH: Final = "epoch"
-_BATCH: Final = 100  # BatchGetItem's own limit
-_MAX_ROUNDS: Final = 4  # BatchGetItem may leave keys unprocessed when throttled; then it is an outage
 _MAX_FEED: Final = 10_000  # rows of the feed in one read: a reader so far behind starts anew from the epoch
 
 # Revocations race only with each other, for the next number. Sixteen people revoking in one second get theirs within
@@ -109,19 +107,4 @@ class DynamoRevocations:
         return True
 
     def _read(self, ids: Iterable[str]) -> Mapping[str, str]:
-        """Return id to document of those rows that exist, read consistently, in as few calls as there can be."""
-        wanted, found = list(ids), dict[str, str]()
-        connection, table = self._rows._get_connection(), self._rows.Meta.table_name
-        for start in range(0, len(wanted), _BATCH):
-            left: Any = [{"id": {"S": name}} for name in wanted[start : start + _BATCH]]
-            for _ in range(_MAX_ROUNDS):
-                with reaching(REVOCATIONS):
-                    answer = connection.batch_get_item(left, consistent_read=True)
-                    items = answer["Responses"][table]  # there even where nothing was found: its absence is no answer
-                    found.update((item["id"]["S"], item["doc"]["S"]) for item in items)
-                left = answer.get("UnprocessedKeys", {}).get(table, {}).get("Keys", [])
-                if not left:
-                    break
-            if left:  # a key that was not read may be the one that was revoked
-                raise StoreUnavailable("a store could not be reached", store=REVOCATIONS, error="unprocessed keys")
-        return found
+        return documents(self._rows, list(ids))

@@ -8,6 +8,8 @@ Amazon DynamoDB API reference, BatchGetItem (100 keys, unprocessed keys), Scan.
 from __future__ import annotations
 
 import json
+import random
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -18,7 +20,9 @@ from chalicelib.settings import StoreSettings
 from chalicelib.store.clients import Clients, calling
 
 _BATCH: Final = 100  # BatchGetItem's own limit
-_MAX_ROUNDS: Final = 32  # a batch of large rows comes back in parts of 16 MB; more rounds than this are throttling
+_MAX_ROUNDS: Final = 32  # a batch of large rows comes back in parts of 16 MB: a hundred of 400 KB in three
+_MAX_THROTTLED: Final = 8  # rounds in which nothing was read: an audit is in no hurry, and 3 s later it is an outage
+_MAX_PAUSE_S: Final = 0.2
 
 
 class DynamoRows:
@@ -27,6 +31,7 @@ class DynamoRows:
     def __init__(self, clients: Clients, settings: StoreSettings) -> None:
         self._clients = clients
         self._prefix = settings.prefix
+        self._pause = threading.Event()  # never set
 
     def states(self, table: str, keys: Sequence[str]) -> Mapping[str, RowState]:
         found: dict[str, RowState] = {}
@@ -55,6 +60,7 @@ class DynamoRows:
         name = f"{self._prefix}-{table}"
         left: Any = {name: {"Keys": [_tagged(key) for key in keys], "ConsistentRead": True}}
         found: dict[str, RowState] = {}
+        throttled = 0
         for _ in range(_MAX_ROUNDS):
             with calling("dynamodb"):
                 answer = self._clients.tables().batch_get_item(RequestItems=left)
@@ -66,6 +72,11 @@ class DynamoRows:
             left = answer.get("UnprocessedKeys")
             if not left:
                 return found
+            if not answer["Responses"].get(name):  # throttled, not merely too large for one answer
+                throttled += 1
+                if throttled == _MAX_THROTTLED:
+                    break
+                self._pause.wait(random.uniform(0, _MAX_PAUSE_S * throttled))  # noqa: S311 - spreads readers only
         raise StoreUnavailable("a store could not be reached", store=table, error="unprocessed keys")
 
 

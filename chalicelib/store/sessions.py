@@ -15,7 +15,7 @@ from chalicelib.domain.identifiers import SessionId, Txn
 from chalicelib.domain.session import Grant, Session, SessionStatus
 from chalicelib.domain.verifier import Verifier
 from chalicelib.store.documents import from_document, to_document
-from chalicelib.store.tables import MAX_ROWS, RevisedRow, Tables, matching, one, put_new, reaching, revise
+from chalicelib.store.tables import MAX_ROWS, RevisedRow, Tables, documents, matching, one, put_new, reaching, revise
 
 SESSIONS: Final = "sessions"
 OF_TXN: Final = "of-txn"
@@ -109,11 +109,8 @@ class DynamoSessions:
 
     def get_many(self, session_ids: Sequence[SessionId]) -> Sequence[Session]:
         wanted = list(dict.fromkeys(session_ids))
-        with reaching(SESSIONS):
-            rows = {row.id: row for row in self._rows.batch_get(wanted, consistent_read=True)} if wanted else {}
-        found = [
-            (session_id, from_document(Session, rows[session_id].doc)) for session_id in wanted if session_id in rows
-        ]
+        rows = documents(self._rows, wanted)
+        found = [(session_id, from_document(Session, rows[session_id])) for session_id in wanted if session_id in rows]
         return [matching(session, holds=session.id == named, store=SESSIONS) for named, session in found]
 
     def _row(self, session_id: SessionId) -> SessionRow:

@@ -58,7 +58,7 @@ def seconds_of(text: str, what: str) -> int:
     """Return the seconds that ``text`` (900, 15m, 1h) states. Raises Failure (usage). Pure."""
     found = _DURATION.match(text)
     if found is None:
-        raise Failure(Exit.USAGE, f"{what} is a number of seconds, or one with s, m or h: 900, 15m, 1h")
+        raise Failure(Exit.USAGE, f"{what} is a whole number of seconds, or one with s, m or h: 900, 15m, 1h")
     return int(found[1]) * _UNITS[found[2]]
 
 

@@ -1,9 +1,11 @@
-"""`countersign chain show TXN` and `chain verify TXN [--trust FILE]`: who let whom in, and whether it holds.
+"""`countersign chain show TXN`, `chain verify TXN [--trust FILE]` and `chain token TXN`: who let whom in, whether it
+holds, and what its first hop stands on.
 
 `verify` recomputes everything here from what the service shows: hashes, signatures, links, narrowness. With
 ``--trust FILE`` only keys that the file lists count. Without it the keys are those that the service itself tells: the
 chain is then whole by the service's own word, and that is said (UNANCHORED, exit code 78), since whoever answered could
-have signed all of it. The exit codes are ``countersign.failures.Exit``.
+have signed all of it. `token` reads the issuer's own token, once it has expired, and verifies it with the issuer's keys
+as they were fetched. The exit codes are ``countersign.failures.Exit``.
 """
 
 from __future__ import annotations
@@ -31,6 +33,31 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("txn", metavar="TXN", help="the chain's id")
     parser.add_argument("--trust", default="", metavar="FILE", help="believe only keys whose thumbprints it lists")
     parser.epilog = "exit codes: 0 it holds, by trusted keys; 65 it does not; 78 it holds, by the service's own keys"
+
+
+def add_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("txn", metavar="TXN", help="the chain's id")
+    parser.add_argument("--out", default="", metavar="FILE", help="write token and keys to a new file, yours alone")
+    parser.description = "Verify the issuer's token that the chain began with. It can be read when it has expired."
+
+
+def token(invocation: Invocation) -> int:
+    """Return 0 where the issuer vouched for the first hop, 65 where the token does not show it. Raises Failure."""
+    from countersign.issuer_token import opened_proof, write_private
+
+    options, output = invocation.options, invocation.output
+    body, root = opened_proof(invocation.service(), options.txn)
+    if options.out:
+        write_private(options.out, body)
+    actor = root.actor
+    told = {"txn": root.txn, "hop": root.id, "issuer": actor.issuer, "subject": actor.subject}
+    output.result({**told, "file": options.out})
+    who = safe_line(actor.name or actor.subject)
+    output.line(f"{safe_line(actor.issuer)} itself signed who began {root.txn}: {who}")
+    output.line(f"  hop {root.id} hashes the claims of that token; `chain verify` proves the hop")
+    if options.out:
+        output.line(f"  {safe_line(options.out)}: the token, and the issuer's keys as they were fetched")
+    return Exit.DONE
 
 
 def show(invocation: Invocation) -> int:

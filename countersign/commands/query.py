@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from chalicelib.domain.errors import StoreUnavailable
+from countersign.bucket_fetch import fetch
 from countersign.commands.asking import Invocation
 from countersign.failures import Exit, Failure
 from countersign.named_queries import NamedQuery, Value, names, read_query
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 BUCKET: Final = "bucket"
 MAX_ROWS: Final = 10_000
 MAX_BYTES: Final = 10 * 1024**3  # five cents: enough for a month of a busy broker's events
-MAX_FETCHED: Final = 2 * 1024**3  # what is fetched to a disk here: past it Athena is the place
 MAX_DAYS: Final = 366
 
 
@@ -77,18 +77,7 @@ def _fetch(invocation: Invocation, asked: NamedQuery, values: Mapping[str, Value
     from countersign.query_local import prefixes
 
     objects = open_deployment(invocation.settings.inherited).objects
-    fetched = 0
-    for prefix in prefixes(asked, values, _days(values)):
-        for key in objects.keys(prefix):
-            body = objects.get(key)
-            fetched += len(body)
-            if fetched > MAX_FETCHED:
-                raise Failure(Exit.DENIED, "there is more than can be fetched", hint="Fewer days; or run it on Athena.")
-            path = folder / key
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise StoreUnavailable("a key leads out of the folder", key=key[:200])
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(body)
+    fetch(objects, prefixes(asked, values, _days(values)), folder)
 
 
 def _days(values: Mapping[str, Value]) -> list[str]:

@@ -19,9 +19,10 @@ from countersign.commands.review_period import review_period
 from countersign.commands.review_sign import review_sign
 from countersign.evidence_source import open_source
 from countersign.failures import Exit, Failure
+from countersign.page_parts import About
 from countersign.report_files import new_file
 from countersign.review_csv import write_csv
-from countersign.review_page import About, review_page
+from countersign.review_page import review_page
 from countersign.review_screen import screen
 from countersign.review_steps import steps_of
 from countersign.trust import read_trust
@@ -100,6 +101,8 @@ def _review_one(invocation: Invocation, subject: str) -> int:
     found = replace(found, findings=tuple(dict.fromkeys((*trusted.findings, *found.findings, *source.faults))))
     if source.copy:
         output.say(f"this is {source.copy}")
+    if not source.evidence.complete:
+        output.say("a plain copy: nothing in it shows that it is all; `countersign verify COPY --sha256 HASH` does")
     _write(invocation, [found], source, anchored=anchored)
     output.result({**review_json(found), "verified": found.verified and anchored, "anchored_by": trusted.anchor.value})
     for line in screen(found, output.paint, output.columns, every=options.all, anchored=anchored):

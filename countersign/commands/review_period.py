@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from countersign.commands.asking import Invocation
 from countersign.evidence_source import Source, open_archive
 from countersign.failures import Exit, Failure
+from countersign.page_parts import About
 from countersign.periods import period_of
 from countersign.population_screen import population_screen
 from countersign.printable import counted
 from countersign.register_screen import listed_screen, period_screen
 from countersign.report_files import new_file
 from countersign.review_csv import write_csv
-from countersign.review_page import About, review_page
+from countersign.review_page import review_page
 from countersign.review_steps import steps_of
 from countersign.trust import read_trust
 
@@ -133,8 +134,10 @@ def _review(invocation: Invocation, source: Source, population: Population, trus
     found = reviewing(population, invocation.clock.now())
     found = replace(found, findings=tuple(dict.fromkeys((*trusted.findings, *found.findings))))
     _write(invocation, found, anchored=anchored)
-    told = {**period_json(found), "verified": found.verified and anchored, "anchored_by": trusted.anchor.value}
-    output.result(told)
+    if output.as_json:  # of 10,000 sessions it is 100 MB of objects
+        output.result(
+            {**period_json(found), "verified": found.verified and anchored, "anchored_by": trusted.anchor.value}
+        )
     for line in period_screen(found, output.paint, output.columns, every=options.all, anchored=anchored):
         output.line(line)
     output.line("")

@@ -30,8 +30,8 @@ class Story:
             family = delegation.tell(stage, runner)
             live = machine.tell(stage, runner, family)
             loot = around.tell(stage, runner, family)
-            revocation.tell(stage, runner, family, live)
+            carol = revocation.tell(stage, runner, family, live)
             witnesses.tell(stage, runner, loot)
-            evidence.tell(stage, runner, auditor)
+            evidence.tell(stage, runner, auditor, carol)
         finally:
             stage.close()

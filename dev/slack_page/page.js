@@ -84,6 +84,8 @@ const textOf = (item) => (item.type === "mrkdwn" ? rich(item.text) : words(item)
 function button(item, message) {
   const node = make("button", "button " + (item.style || ""), words(item.text));
   node.type = "button";
+  // A button with an address opens it, and Slack tells the app that it was followed.
+  if (/^https?:\/\//.test(item.url || "")) node.addEventListener("click", () => window.open(item.url, "_blank", "noopener,noreferrer"));
   node.addEventListener("click", () => (item.confirm ? ask(item.confirm, () => click(message, item, node)) : click(message, item, node)));
   return node;
 }

@@ -2,13 +2,16 @@
 
 Everything of the recorder is real: threads, pool, spool, clock. It writes a line for what a client would have seen:
 ``accepted N T`` (an ordinary operation that was forwarded at T), ``durable N T`` (one that had to be durable first) and
-``spooled N T``. Whoever kills it compares these with the record.
+``spooled N T``. Whoever kills it compares these with the record. With ``file_bytes`` no file of it may grow larger, as
+on a disk that is full; it says ``refused N T`` once when nothing more is taken, and waits for its end.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import resource
+import signal
 import sys
 from pathlib import Path
 from threading import Event
@@ -18,6 +21,7 @@ from broker.recorder import Recorder, Recording
 from broker.recorder.spool import Spool
 from broker.recorder.window import SPOOL_EVERY_S
 from broker.threads import Periodic, WorkerPool
+from chalicelib.domain.errors import RecordingUnavailable
 from chalicelib.domain.recording import FrameKind, RecordedAs
 from chalicelib.settings import SystemClock
 from tests.fakes.directory import DirectoryObjects, Trouble
@@ -53,21 +57,32 @@ def work(recorder: Recorder, recording: Recording, seed: int, *, spooling: bool)
         number += 1
         while recording.behind:
             pause.wait(0.001)
-        operate(recording, number, chance.choice((10, 100, 3000, 30_000)))
-        if number % 40 == 0:
-            recorder.make_durable(recording)
-            say("durable", number)
-        elif spooling and number % 25 == 0:
-            recording.spool()
-            say("spooled", number)
-        else:
-            say("accepted", number)
+        try:
+            one(recorder, recording, number, chance.choice((10, 100, 3000, 30_000)), spooling=spooling)
+        except RecordingUnavailable:
+            say("refused", number)
+            pause.wait()
         if chance.random() < 0.2:
             pause.wait(chance.uniform(0, 0.01))
 
 
+def one(recorder: Recorder, recording: Recording, number: int, size: int, *, spooling: bool) -> None:
+    operate(recording, number, size)
+    if number % 40 == 0:
+        recorder.make_durable(recording)
+        say("durable", number)
+    elif spooling and number % 25 == 0:
+        recording.spool()
+        say("spooled", number)
+    else:
+        say("accepted", number)
+
+
 def main() -> None:
     order = json.loads(sys.stdin.readline())
+    if order.get("file_bytes"):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else the limit kills, and no write fails
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], order["file_bytes"]))
     stores = MemoryStores()
     spool = Spool(Path(order["spool"]), order["boot"]) if order["spool"] else None
     recorder = Recorder(

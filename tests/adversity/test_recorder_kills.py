@@ -66,8 +66,8 @@ def prepared(tmp_path: Path) -> World:
     return world
 
 
-def kill(tmp_path: Path, seed: int, trouble: Trouble) -> Killed:
-    """Start a recording process, let it work for a random time, and kill it."""
+def kill(tmp_path: Path, seed: int, trouble: Trouble, *, file_bytes: int = 0, after_s: float = 0.0) -> Killed:
+    """Start a recording process, let it work for a random time (or ``after_s``), and kill it."""
     world = prepared(tmp_path)
     who = _recorded_as(world.admit(), row(world))
     order = {
@@ -77,6 +77,7 @@ def kill(tmp_path: Path, seed: int, trouble: Trouble) -> Killed:
         "boot": "boot_1",
         "seed": seed,
         "trouble": asdict(trouble) | {"seed": seed},
+        "file_bytes": file_bytes,
     }
     (tmp_path / "spool").mkdir()
     child = subprocess.Popen(
@@ -97,12 +98,12 @@ def kill(tmp_path: Path, seed: int, trouble: Trouble) -> Killed:
     lines = [first]
     reader = threading.Thread(target=lambda: lines.extend(child.stdout or ()), daemon=True)  # noqa: TID251 it reads as it fills
     reader.start()
-    reader.join(random.Random(seed).uniform(0.05, 1.5))
+    reader.join(after_s or random.Random(seed).uniform(0.05, 1.5))
     child.kill()
     died_s = CLOCK.monotonic_s()
     reader.join(10)
     child.communicate(timeout=10)
-    told: dict[str, dict[int, float]] = {"accepted": {}, "durable": {}, "spooled": {}}
+    told: dict[str, dict[int, float]] = {"accepted": {}, "durable": {}, "spooled": {}, "refused": {}}
     for line in lines:
         parts = line.split()
         if line.endswith("\n") and len(parts) == 3:
@@ -166,3 +167,22 @@ def test_kill_9_at_a_random_moment(tmp_path: Path, seed: int) -> None:
 def test_kill_9_at_many_random_moments(tmp_path: Path, seed: int) -> None:
     """The same, until the rare interleavings come."""
     one_kill(tmp_path, seed, keep=seed % 8 < 4)
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "deleted"])
+def test_a_disk_that_is_full_stops_everything_and_loses_nothing(tmp_path: Path, keep: bool) -> None:
+    """The kernel refuses the spool's writes (a limit on the size of files, which needs no rights): nothing more is
+    accepted, and what was goes to the bucket. Killed afterwards, nothing of it is missing."""
+    slow = Trouble(least_s=0.3, most_s=0.5)
+    killed = kill(tmp_path, 7, slow, file_bytes=64 * 1024, after_s=4.0)
+    assert len(killed.told["refused"]) == 1
+    assert killed.told["accepted"]
+    if keep:
+        finishing(killed.world, Spool(killed.spool, "boot_2")).step()
+        check(killed, RESTART)
+    else:
+        shutil.rmtree(killed.spool)
+        assert swept(killed.world) == Swept(sealed=1)
+        check(killed, SWEEPER)
+    assert set(killed.told["accepted"]) <= set(recorded(killed.world)), "the bucket was well: all of it is there"
+    assert max(recorded(killed.world)) <= max(killed.told["refused"])

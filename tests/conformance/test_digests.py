@@ -20,10 +20,11 @@ from chalicelib.identity.jws import sign_digest, sign_manifest
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from chalicelib.services.digest_hour import DigestHours
 from chalicelib.services.recordings import manifest_of
-from chalicelib.settings import StoreSettings
+from chalicelib.store.deployed import open_running_code
 from chalicelib.store.opened import open_stores
 from countersign.__main__ import main
 from dev.preparation import Order, Prepared, prepare
+from dev.provision import BUCKET_KEY
 from dev.settings import SystemClock
 from tests.conformance.backends import REGION, Backend
 from tests.conformance.emulated import Streams, digested_in_an_emulator, settings_with_copies
@@ -32,6 +33,7 @@ from tests.fakes.broker import MemoryAudit
 from tests.fakes.clock import FakeClock
 from tests.fakes.digested import Digested, DigestedIn
 from tests.fakes.signer import MemorySigner
+from tests.fakes.waiting_clock import WaitingClock
 
 ACCOUNT = "123456789012"
 Tampered = dict[str, str]
@@ -121,7 +123,8 @@ class Deployed:
     """A prepared deployment, and stores that a role opens."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.settings: StoreSettings = settings_with_copies()
+        unkeyed = settings_with_copies()
+        self.settings = replace(unkeyed, bucket_key=f"alias/{unkeyed.prefix}-{BUCKET_KEY}")  # the bucket wants it
         self._environment = monkeypatch
         order = Order(
             store=self.settings,
@@ -164,7 +167,12 @@ def test_each_part_does_its_work_under_its_own_role_and_no_other_work(deployed: 
     clock = FakeClock(SystemClock().now() + timedelta(hours=2))
     signer = digester.signer("digest")
     hours = DigestHours(
-        objects=digester.objects, copies=digester.digest_copies, signer=signer, clock=clock, audit=audit
+        objects=digester.objects,
+        copies=digester.digest_copies,
+        signer=signer,
+        code=open_running_code({}, "", REGION, clock),
+        clock=clock,
+        audit=audit,
     )
     made = list(hours())
     assert made[0] == digest_key(hour_of(archive.clock.now())) or len(made) == 2
@@ -181,7 +189,7 @@ def test_each_part_does_its_work_under_its_own_role_and_no_other_work(deployed: 
     }
     for period in (["--all"], ["--since", str(archive.clock.now().date())]):
         out, err = io.StringIO(), io.StringIO()
-        code = main(["verify", *period, "--json"], environment, out=out, err=err)
+        code = main(["verify", *period, "--json"], environment, out=out, err=err, clock=WaitingClock(clock.now()))
         told = json.loads(out.getvalue())
         assert (code, told["findings"], err.getvalue()) == (0, [], "")
         assert (told["checked"]["digests"], told["checked"]["frames"]) == (len(made), 20)

@@ -22,6 +22,7 @@ from chalicelib.store.opened import open_stores
 from countersign.__main__ import main
 from dev.provision import provision
 from tests.conformance.backends import Backend, new_settings
+from tests.fakes.api_server import ID_TOKEN, ApiServer
 from tests.fakes.archive import PEOPLE, ArchiveIn
 from tests.fakes.clock import START
 from tests.fakes.waiting_clock import WaitingClock
@@ -76,7 +77,8 @@ def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path)
 
     def run(*arguments: str) -> tuple[int, dict[str, Any]]:
         out = io.StringIO()
-        code = main([*arguments, "--json"], environment, out=out, err=io.StringIO())
+        clock = WaitingClock(START + timedelta(minutes=30))  # no hour of it is over yet, so that no digest is missing
+        code = main([*arguments, "--json"], environment, out=out, err=io.StringIO(), clock=clock)
         return code, json.loads(out.getvalue())
 
     archive = ArchiveIn(open_stores(settings))
@@ -84,19 +86,73 @@ def test_the_auditors_commands_on_a_deployment(backend: Backend, tmp_path: Path)
     code, told = run("verify", "--write-trust", trust)
     assert (code, sorted(told["keys"])) == (
         0,
-        ["activation", "answer", "digest", "record", "signoff", "sweep", "token"],
+        ["activation", "answer", "copy", "digest", "record", "signoff", "sweep", "token"],
     )
     assert run("verify", "--write-trust", trust)[0] == 64, "an earlier file is never replaced"
     for more in ([], ["--trust", trust]):
         code, told = run("verify", archive.txn, *more)
         assert (code, told["anchored_by"], told["checked"]["frames"]) == (0, "file" if more else "aws", 20)
     assert run("review", archive.db.session_id)[1]["verified"] is True
-    assert run("replay", archive.db.session_id)[1]["recordings"][0]["target"] == "db-prod"
     code, told = run("evidence", archive.txn, folder)
     assert (code, told["findings"], len(told["sha256"])) == (0, [], 64)
     assert run("evidence", archive.txn, folder)[0] == 64
-    assert run("verify", folder, "--trust", trust)[0] == 0
+    assert run("verify", folder, "--trust", trust, "--sha256", told["sha256"])[0] == 0
     assert run("verify", folder)[0] == 78
+
+
+def test_a_replay_of_the_deployment_is_told_before_a_byte_is_shown(backend: Backend, tmp_path: Path) -> None:
+    """The service is told who, what and which part; where it is not there or refuses, nothing is shown and nothing is
+    written; of a copy nobody is told, and that is said."""
+    if backend.name == "memory":
+        pytest.skip("the commands read a deployment")
+    settings = new_settings()
+    provision(settings)
+    archive, clock = ArchiveIn(open_stores(settings)), WaitingClock()
+    deployment = {
+        "COUNTERSIGN_PREFIX": settings.prefix,
+        "COUNTERSIGN_BUCKET": settings.bucket,
+        "AWS_REGION": settings.region,
+    }
+    session, page = archive.orders.session_id, tmp_path / "replay.html"
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        code = main(["replay", *arguments], deployment | environment, out=out, err=err, clock=clock)
+        return code, out.getvalue(), err.getvalue()
+
+    with ApiServer() as api:
+        service = {"COUNTERSIGN_API": api.url, "COUNTERSIGN_ID_TOKEN": ID_TOKEN, "XDG_STATE_HOME": api.state.name}
+        for more in ((), ("--json",), ("--find", "delete"), ("--html", str(page))):
+            code, out, err = run(session, *more)
+            assert (code, "DELETE" in out, "COUNTERSIGN_API" in out + err) == (64, False, True), (out, err)
+            for status, said in ((404, "not_found"), (503, "store_unavailable")):
+                body = json.dumps({"code": said, "message": "no", "hint": "", "request_id": "r"}).encode()
+                for _ in range(9):  # a service that is busy is asked again
+                    api.answer("POST /v1/replays", status=status, body=body)
+                code, out, err = run(session, *more, **service)
+                assert code != 0
+                assert "DELETE" not in out + err
+                api.forget("POST /v1/replays")
+        assert not page.exists()
+        api.seen.clear()
+        code, out, _ = run(session, "--speed", "1000", "--from", "op_3", **service)
+        assert (code, "DELETE FROM orders" in out, "DROP TABLE" in out) == (0, True, False)
+        code, out, _ = run(archive.txn, "--json", "--connection", archive.db.row.id, **service)
+        assert (code, json.loads(out)["recordings"][0]["target"]) == (0, "db-prod")
+        assert run(archive.txn, "--html", str(page), **service)[0] == 0
+        assert run(session, "--from", "5m", "--speed", "1000", **service)[0] == 0
+        told = [json.loads(seen.body) for seen in api.calls("POST /v1/replays")]
+        assert told == [
+            {"session_id": session, "form": "terminal", "begin": "op_3"},
+            {"session_id": archive.db.session_id, "form": "json", "connection_id": archive.db.row.id},
+            {"session_id": session, "form": "page"},
+            {"session_id": archive.db.session_id, "form": "page"},
+            {"session_id": session, "form": "terminal", "begin": "300 s"},
+        ]
+        assert "DELETE FROM orders" in page.read_text()
+    copy_evidence(archive.stores, archive.txn, FolderCopy(tmp_path / "copy"), archive.clock)
+    code, out, err = run(str(tmp_path / "copy"), "--speed", "1000")
+    assert (code, "DELETE" in out, "nobody is told" in err) == (78, True, True)
 
 
 def test_the_review_of_a_period_on_a_deployment(backend: Backend, tmp_path: Path) -> None:

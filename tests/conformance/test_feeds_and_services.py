@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
+from boto3.session import Session
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -27,7 +28,13 @@ from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.signature import SSH_PURPOSES, KeyPurpose
 from chalicelib.domain.store import ObjectVersion, Stores
 from chalicelib.identity.jws import sign_sha256, verify_sha256
-from tests.conformance.backends import Backend
+from chalicelib.services.key_history import read_history
+from chalicelib.services.rotate_key import RotateKey
+from chalicelib.settings import SystemClock
+from chalicelib.store.keys import KmsKeyRing
+from chalicelib.store.opened import open_stores
+from dev.provision import provision
+from tests.conformance.backends import Backend, new_settings
 from tests.conformance.racing import RACERS, race
 from tests.fakes import samples
 from tests.fakes.clock import START
@@ -241,3 +248,54 @@ def test_a_large_document_survives(stores: Stores) -> None:
     ask = dataclasses.replace(ask, question=question, digest=question.digest())
     stores.asks.put(ask)
     assert stores.asks.get(ask.id) == ask
+
+
+def test_what_is_sealed_opens_under_its_own_context_alone(stores: Stores) -> None:
+    """The end of a token is bound by the context: another end, another chain, and it is noise."""
+    context = {"countersign:txn": "01m6dsg7e0fwejtv7egfb0rbxm", "countersign:expires": "2026-11-02T09:35:00.000Z"}
+    sealed = stores.vault.seal(b"the issuer's token", context)
+    assert b"token" not in sealed.sealed + sealed.data_key
+    assert stores.vault.open(sealed, context) == b"the issuer's token"
+    for other in ({}, {**context, "countersign:expires": "2026-11-02T09:30:00.000Z"}, {**context, "more": "x"}):
+        with pytest.raises(ProofInvalid):
+            stores.vault.open(sealed, other)
+
+
+def test_what_was_sealed_and_altered_does_not_open(stores: Stores) -> None:
+    """Neither text, nonce nor wrapped key, nor a key from another sealing."""
+    context = {"countersign:txn": "01m6dsg7e0fwejtv7egfb0rbxm"}
+    one, two = stores.vault.seal(b"one", context), stores.vault.seal(b"two", context)
+    flipped = bytes([one.sealed[0] ^ 1]) + one.sealed[1:]
+    for altered in (
+        dataclasses.replace(one, sealed=flipped),
+        dataclasses.replace(one, sealed=b""),
+        dataclasses.replace(one, nonce=two.nonce),
+        dataclasses.replace(one, data_key=two.data_key),
+        dataclasses.replace(one, data_key=one.data_key[:-1]),
+    ):
+        with pytest.raises(ProofInvalid):
+            stores.vault.open(altered, context)
+
+
+def test_a_key_is_changed_and_what_the_one_before_signed_verifies_in_a_new_process(backend: Backend) -> None:
+    """A function that starts cold after a change knows both keys; else every hop of before would be refused by it."""
+    if backend.name == "memory":
+        pytest.skip("the keys of KMS")
+    settings = new_settings()
+    made = provision(settings)
+    stores = open_stores(settings)
+    payload = "ab" * 32
+    before = sign_sha256(stores.signer("token"), "countersign-hop+jws", payload)
+    kms = Session().client("kms", region_name=settings.region)
+    key = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+    rotate = RotateKey(
+        objects=stores.objects, ring=KmsKeyRing(stores.clients, stores.keys), clock=SystemClock(), by="ops"
+    )
+    assert [rotate.begin(KeyPurpose.TOKEN).number, rotate(KeyPurpose.TOKEN, key).number] == [1, 2]
+    cold = open_stores(settings)
+    after = sign_sha256(cold.signer("token"), "countersign-hop+jws", payload)
+    for signature in (before, after):
+        verify_sha256(cold.keys, KeyPurpose.TOKEN, "countersign-hop+jws", signature, payload)
+    assert set(cold.keys.public_keys("token")) == {key, made.keys["token"].rpartition("/")[2]}
+    assert read_history(cold.objects).findings == ()
+    assert [entry.number for entry in read_history(cold.objects).of("token")] == [1, 2]

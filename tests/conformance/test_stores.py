@@ -6,7 +6,7 @@ What unit tests rely on when they use the memory stores is what production relie
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -314,6 +314,35 @@ def test_a_claim_lasts_until_it_expires_and_no_longer(stores: Stores) -> None:
     assert stores.once.held("token", value, now=LATER) is None
     assert stores.once.claim("token", value, "c", expires_at=LATER + timedelta(days=1), now=LATER) is None
     assert stores.once.held("token", value, now=LATER) == "c"
+
+
+def test_a_number_only_ever_goes_up(stores: Stores) -> None:
+    """A copied authenticator shows by a counter that stands still or goes back; digits are not compared as words."""
+    value = new_txn(START)
+
+    def advance(number: int, now: datetime = START) -> bool:
+        return stores.once.advance("passkey", value, number, expires_at=LATER, now=now)
+
+    assert [advance(number) for number in (9, 9, 10, 9, 2**32 - 1, 11)] == [True, False, True, False, True, False]
+    assert stores.once.held("passkey", value, now=START) is not None
+    assert stores.once.advance("passkey", value, 1, expires_at=LATER + timedelta(days=1), now=LATER)
+
+
+def test_of_two_with_one_number_one_goes_on(stores: Stores) -> None:
+    """The authenticator and its copy, at the same moment."""
+    value = new_txn(START)
+    results = race(lambda _: stores.once.advance("passkey", value, 5, expires_at=LATER, now=START))
+    assert results.count(True) == 1
+    assert results.count(False) == len(results) - 1
+
+
+def test_an_answer_keeps_its_assertion(stores: Stores) -> None:
+    """What it proves is checked again by every reader, so it must come back whole."""
+    ask = samples.ask()
+    stores.asks.put(ask)
+    answer = dataclasses.replace(samples.answer(ask), assertion=samples.assertion())
+    stores.answers.put(answer)
+    assert list(stores.answers.of_ask(ask.id)) == [answer]
 
 
 def test_claims_of_different_kinds_do_not_meet(stores: Stores) -> None:

@@ -528,3 +528,51 @@ def test_a_statement_renamed_by_sql_is_not_run_under_its_old_text(
         result = raw.exec_prepared(b"a", [])
         assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"26000"
     assert rows_of(server, table) == []
+
+
+def test_short_lines_of_a_copy_share_their_frames(broker: BrokerThread) -> None:
+    """A frame for each line of 20 bytes is ten times the line; together they are what psql got, before the outcome."""
+    broker.flow.verdicts = lambda _: forward(full=True)
+    done = broker.psql("copy (select n, 'ü\\' from generate_series(1, 20000) n) to stdout")
+    told = [told for kind, told in broker.connection.frames if kind == "data"]
+    assert "".join(text for _, text in told) == done.stdout
+    assert len(told) < 200
+    assert broker.connection.frames[-1][0] == "outcome"
+
+
+# What is recorded less
+
+
+def left_out(broker: BrokerThread) -> list[dict[str, object]]:
+    return [told["left_out"] for kind, told in broker.connection.frames if kind == "outcome" and "left_out" in told]
+
+
+@pytest.mark.parametrize("copies", [False, True], ids=["select", "copy"])
+def test_results_are_left_out_of_the_record_where_policy_permits_it(broker: BrokerThread, copies: bool) -> None:
+    """psql gets every row; the outcome says how many rows and bytes the record lacks, and why."""
+    broker.flow.verdicts = lambda _: forward(full=False)
+    text = "select n, 'x' from generate_series(1, 1000) n"
+    done = broker.psql(f"copy ({text}) to stdout" if copies else text)
+    assert len(done.stdout.splitlines()) == 1000
+    frames = broker.connection.frames
+    assert [kind for kind, _ in frames if kind in ("rows", "data")] == []
+    # A DataRow has two bytes for the number of columns, and four before each value.
+    digits = sum(len(str(n)) for n in range(1, 1001))
+    size = digits + 1000 * 3 if copies else digits + 1000 * (2 + 4 + 4 + 1)
+    assert left_out(broker) == [{"rows": 1000, "bytes": size, "why": "record:statements"}]
+
+
+def test_each_part_of_a_cursor_tells_what_it_left_out(broker: BrokerThread) -> None:
+    """A portal that is run in parts has an outcome for each: together they are all of it, and nothing twice."""
+
+    async def fetch() -> None:
+        client = await asyncpg.connect(host="127.0.0.1", port=broker.port, **_asyncpg_settings(broker))
+        async with client.transaction():
+            cursor = await client.cursor("select n from generate_series(1, 25) n")
+            for _ in range(3):
+                await cursor.fetch(10)
+        await client.close()
+
+    broker.flow.verdicts = lambda _: forward(full=False)
+    asyncio.run(fetch())
+    assert [told["rows"] for told in left_out(broker)] == [10, 10, 5]

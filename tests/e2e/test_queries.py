@@ -60,6 +60,21 @@ def _query(stack: Stack, name: str, **params: str) -> list[Mapping[str, Any]]:
     return rows
 
 
+def _search(stack: Stack, *words: str) -> list[Mapping[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "countersign", "search", "--json", "--", *words],
+        env=child_environment(stack.ready["aws"]["auditor"]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    hits: list[Mapping[str, Any]] = json.loads(done.stdout)["hits"]
+    return hits
+
+
 def _found(stack: Stack, name: str, **params: str) -> list[Mapping[str, Any]]:
     return wait_for(f"rows of {name}", lambda: _query(stack, name, **params) or None, SystemClock(), WITHIN_S)
 
@@ -85,6 +100,9 @@ def test_the_three_questions_over_what_a_real_session_left(stack: Stack, tmp_pat
     assert (told["session.granted"]["approval"], told["session.granted"]["people"] != "") == ("approved", True)
     assert all(row["logged"] for row in told.values())
     assert _found(stack, "approvals")
+    (hit, *_) = _search(stack, "queried_by_the_test", "target:orders-prod", "class:read", f"txn:{txn}")
+    assert (hit["segment"], hit["frame"]) == (ran["segment"], ran["frame"])
+    assert _search(stack, "queried_by_the_test", f"txn:{txn}", "-target:orders-prod") == []
     assert _query(stack, "untold") == []
 
 

@@ -147,6 +147,10 @@ class ApiServer:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         self._scripted[route].append(Scripted(status=status, headers=dict(headers or {}), body=raw))
 
+    def forget(self, route: str) -> None:
+        """Leave out the raw answers of ``route`` that nobody came for."""
+        self._scripted.pop(route, None)
+
     def bind(self, token: str, thumbprint: str) -> None:
         """Take ``token`` as one of ours, bound to that key."""
         self._tokens[token] = thumbprint
@@ -176,6 +180,8 @@ class ApiServer:
             return self._delegated(json.loads(seen.body))
         if route == f"GET /v1/chains/{TXN}" and self.chain:
             return _json(200, self.chain)
+        if route == "POST /v1/replays":
+            return _json(201, {"session_id": json.loads(seen.body)["session_id"], "told_at": EXPIRES})
         if route == "POST /v1/revocations":
             asked = json.loads(seen.body)
             return _json(201, {"key": f"{asked['kind']}:{asked['id']}", "number": 7, "at": EXPIRES})

@@ -52,6 +52,7 @@ from chalicelib.domain.verifier import verifier_of
 from chalicelib.identity.jws import sign_answer, sign_hop, sign_manifest
 from chalicelib.services.access import request_commitment
 from tests.fakes.clock import FakeClock
+from tests.fakes.kept import issued_token, keep_token
 from tests.fakes.memory import MemoryStores
 
 GITHUB: Final = "https://token.actions.githubusercontent.com"
@@ -112,12 +113,14 @@ class ArchiveIn(Generic[S]):
 
     def _root(self) -> Hop:
         now = self.clock.now()
+        issued = issued_token(self.clock.now())
         evidence = Evidence(
             kind="oidc:github",
             token_id="jti-1",
-            claims_sha256="ab" * 32,
+            claims_sha256=issued.claims_sha256,
             assurance=Assurance.ATTESTED,
             attributes=(("repository", "acme/orders"), ("ref", "refs/heads/main"), ("run_id", "5001")),
+            kept_sha256=keep_token(self.stores, self.txn, GITHUB, issued, self.clock.now()),
         )
         root = Hop(
             txn=self.txn,

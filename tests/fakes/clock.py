@@ -32,3 +32,8 @@ class FakeClock:
         with self._lock:
             self._now += timedelta(seconds=seconds)
             self._elapsed_s += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward or back, as an operator, NTP or a hypervisor does; seconds go on as they were."""
+        with self._lock:
+            self._now += timedelta(seconds=seconds)

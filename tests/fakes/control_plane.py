@@ -19,6 +19,7 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -34,26 +35,41 @@ from chalicelib.api.application import application
 from chalicelib.api.audit_log import LogAudit
 from chalicelib.api.edge import Broker, Plane
 from chalicelib.config.bundle import Bundle
+from chalicelib.config.files import bundle_digest, encode_bundle
 from chalicelib.config.loader import load_bundle
+from chalicelib.domain.activation import Activation, bundle_key
 from chalicelib.domain.ask import Ask
 from chalicelib.domain.audit import AuditEvent
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import StoreUnavailable
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.store import Functions
+from chalicelib.identity.jws import sign_activation
 from chalicelib.policy.engine import compile_policy
 from chalicelib.services.assembly import (
     Parts,
     api_services,
     cards_service,
     decide_service,
+    hold_service,
     mint_service,
+    open_token_service,
     review_service,
     sign_off_service,
     sign_services,
+    vouch_copy_service,
 )
 from chalicelib.services.exchange import ACCESS_TOKEN_TYPE, TICKET_TYPE
-from chalicelib.services.functions import decide_handler, mint_handler, review_handler, sign_handler, sign_off_handler
+from chalicelib.services.functions import (
+    decide_handler,
+    hold_handler,
+    mint_handler,
+    open_token_handler,
+    review_handler,
+    sign_handler,
+    sign_off_handler,
+    vouch_copy_handler,
+)
 from chalicelib.services.identify import BEARER, DPOP, Presented
 from chalicelib.services.post_cards import AnswerPut, AskPut, CardPlace, PostCards, Record
 from chalicelib.slack.clicks import Clicks
@@ -162,15 +178,19 @@ class ActiveFiles:
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = dict(files)
         self.serial = 1
+        self.activated: Callable[[], object] = lambda: None
+        self.epoch_at: datetime | None = None
 
     def activate(self, **changed: str) -> None:
         """``activate(approvers="...")`` replaces approvers.yaml, ``policy`` the policy file."""
         names = {"policy": "policies/main.cedar"}
         self.files |= {names.get(name, f"{name}.yaml"): text for name, text in changed.items()}
         self.serial += 1
+        self.activated()
 
     def current(self) -> Bundle:
-        return bundle_of(tuple(sorted(self.files.items())), self.serial)
+        bundle = bundle_of(tuple(sorted(self.files.items())), self.serial)
+        return bundle if self.epoch_at is None else replace(bundle, epoch_at=self.epoch_at)
 
     def for_new_sessions(self) -> Bundle:
         return self.current()
@@ -272,6 +292,8 @@ class ControlPlane:
         self.stores = MemoryStores()
         self.public_url = public_url
         self.bundles = ActiveFiles({name: text.replace(PUBLIC_URL, public_url) for name, text in files.items()})
+        self.bundles.activated = self._activate
+        self._activate()
         self.events = Events()
         self.workspace = Workspace()
         self.log = io.StringIO()
@@ -293,7 +315,10 @@ class ControlPlane:
         functions.register("decide", decide_handler(self.decide))
         functions.register("mint", mint_handler(self.mint))
         functions.register("review", review_handler(self.parts.identify(), review_service(self.parts)))
+        functions.register("open_token", open_token_handler(self.parts.identify(), open_token_service(self.parts)))
         functions.register("sign_off", sign_off_handler(self.parts.identify(), sign_off_service(self.parts)))
+        functions.register("vouch_copy", vouch_copy_handler(self.parts.identify(), vouch_copy_service(self.parts)))
+        functions.register("hold", hold_handler(self.parts.identify(), hold_service(self.parts)))
         self.plane = self._plane(functions, waiters)
         self.app = application(lambda: self.plane, self.logger)
         self.http = held_to_contract(Client(self.app, stage_name="local", project_dir=str(ROOT)).http)
@@ -306,6 +331,23 @@ class ControlPlane:
             broker=BROKER,
             clock=self.clock,
         )
+
+    def _activate(self) -> None:
+        """Put the bundle that is active now, and its signed activation, where a deployment has them."""
+        files = {name: text.encode() for name, text in self.bundles.files.items()}
+        bundle_digest_now, rows = bundle_digest(files), self.stores.activations.rows
+        if bundle_key(bundle_digest_now) not in self.stores.objects.rows:
+            self.stores.objects.put_new(
+                bundle_key(bundle_digest_now), encode_bundle(files), content_type="application/json"
+            )
+        made = Activation(
+            serial=self.bundles.serial,
+            bundle_digest=bundle_digest_now,
+            previous_digest=rows[-1].bundle_digest if rows else "",
+            author="tests",
+            activated_at=self.clock.now(),
+        )
+        self.stores.activations.put(sign_activation(self.stores.signer("activation"), made))
 
     def _pause(self, seconds: float) -> None:
         self.paused_s += seconds

@@ -12,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
+from chalicelib.config.files import bundle_digest, encode_bundle
+from chalicelib.domain.activation import Activation, bundle_key
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.store import Keys, Objects, Stores
+from chalicelib.identity.jws import sign_activation
 from chalicelib.services.anchors import Anchors
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from chalicelib.services.digest_hour import DigestHours
@@ -64,6 +67,7 @@ class DigestedIn(Generic[S]):
         self.clock = archive.clock
         self.administrator = administrator
         self.audit = MemoryAudit()
+        self.running = {"function:mint": "a" * 64}
         self._events = events
         self._prefix = prefix
         self._archive_items = ArchiveItems(objects=self.stores.objects, audit=self.audit)
@@ -85,10 +89,15 @@ class DigestedIn(Generic[S]):
             objects=self.stores.objects,
             copies=self.stores.digest_copies,
             signer=self.stores.signer("digest"),
+            code=self,
             clock=self.clock,
             audit=self.audit,
         )
         return made()
+
+    def now(self) -> Mapping[str, str]:
+        """Return what code runs: change ``running`` to deploy."""
+        return dict(self.running)
 
     def verify(
         self,
@@ -183,3 +192,14 @@ class Digested(DigestedIn[MemoryStores]):
             return stores.rows.events(archive.clock.now())
 
         super().__init__(archive, MemoryAdministrator(stores), events, PREFIX, young=young)
+
+
+def signed_activation(on: Digested) -> Activation:
+    """Put a bundle, and return its signed activation."""
+    files = {"targets.yaml": b"targets: {}\n"}
+    key = bundle_key(bundle_digest(files))
+    on.stores.objects.put_new(key, encode_bundle(files), content_type="application/json")
+    unsigned = Activation(
+        serial=1, bundle_digest=bundle_digest(files), previous_digest="", author="a", activated_at=on.clock.now()
+    )
+    return sign_activation(on.stores.signer("activation"), unsigned)

@@ -37,7 +37,7 @@ class DirectoryObjects:
         self._random = random.Random(self._trouble.seed)
         self._pause = threading.Event()
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
         told = self._trouble
         self._pause.wait(self._random.uniform(told.least_s, told.most_s))
         fate = self._random.random()

@@ -29,6 +29,7 @@ from chalicelib.domain.errors import AccessError, GrantRevoked
 from chalicelib.domain.identifiers import GrantId, HopId, OperationId, SessionId, Txn
 from chalicelib.domain.identity import Identity
 from chalicelib.domain.operation import Act, Block, Forward, Hold, Operation, Ruling, Verdict
+from chalicelib.domain.recording import NOTHING_LEFT_OUT, LeftOut
 from chalicelib.domain.requirement import Approval
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import AccessRequest, ApprovalNeed, Grant, Session, SessionStatus
@@ -44,7 +45,7 @@ LOGIN = "ses_01k8zq5v9c3f7n2m4p6r8t0wxz"
 RULING = Ruling(rules=("test-rule",), policy_digest="0" * 64, configuration_serial=1)
 
 
-def forward(*, masks: tuple[str, ...] = (), durable: bool = False, full: bool = False) -> Forward:
+def forward(*, masks: tuple[str, ...] = (), durable: bool = False, full: bool = True) -> Forward:
     return Forward(ruling=RULING, masks=masks, durable=durable, record_full=full)
 
 
@@ -144,8 +145,11 @@ class FakeConnection:
         bytes: int = 0,  # noqa: A002
         sqlstate: str = "",
         duration_ms: int = 0,
+        left_out: LeftOut = NOTHING_LEFT_OUT,
     ) -> None:
-        told = {"op": op_id, "status": status, "tag": tag, "rows": rows, "sqlstate": sqlstate}
+        told: dict[str, object] = {"op": op_id, "status": status, "tag": tag, "rows": rows, "sqlstate": sqlstate}
+        if left_out.outcomes:
+            told["left_out"] = left_out.told()
         self.frames.append(("outcome", told))
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None:

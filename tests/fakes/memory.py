@@ -8,11 +8,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TypeAlias
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from chalicelib.domain.activation import Activation
 from chalicelib.domain.ask import Answer, Ask, Use
@@ -26,16 +30,20 @@ from chalicelib.domain.errors import (
     AlreadyUsed,
     Conflict,
     NotFound,
+    ProofInvalid,
     StoreUnavailable,
     refusal,
     refused,
 )
 from chalicelib.domain.identifiers import AskId, ConnectionId, HopId, PersonId, SessionId, Txn
+from chalicelib.domain.kept_proof import SealedData
 from chalicelib.domain.revocation import Revocation
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import Grant, Session, SessionStatus
 from chalicelib.domain.store import ObjectFacts, ObjectVersion
 from chalicelib.domain.verifier import Verifier
+from chalicelib.store.vault import opened_with, sealed_with
+from tests.fakes.locks import MemoryLocks
 from tests.fakes.signer import MemoryKeys, MemorySigner
 from tests.fakes.tables import MemoryTables
 
@@ -294,6 +302,15 @@ class MemoryOnce:
             self.rows[key] = (payload, math.ceil(expires_at.timestamp()))
             return None
 
+    def advance(self, kind: str, value: str, number: int, *, expires_at: datetime, now: datetime) -> bool:
+        with self._gate.enter("once"):
+            key, held = f"{kind}#{value}", f"{number:010d}"
+            found = self.rows.get(key)
+            if found is not None and found[1] > now.timestamp() and found[0] >= held:
+                return False
+            self.rows[key] = (held, math.ceil(expires_at.timestamp()))
+            return True
+
     def held(self, kind: str, value: str, *, now: datetime) -> str | None:
         with self._gate.enter("once"):
             found = self.rows.get(f"{kind}#{value}")
@@ -323,12 +340,14 @@ class MemoryObjects:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.rows: dict[str, bytes] = {}
+        self.kept: dict[str, int] = {}
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
         with self._gate.enter("objects"):
             if key in self.rows:
                 raise AlreadyExists("this object exists already", key=key)
             self.rows[key] = bytes(body)
+            self.kept[key] = keep_days
             return ObjectVersion(key=key, version_id=self._version(key))
 
     def get(self, key: str, version_id: str | None = None) -> bytes:
@@ -341,7 +360,13 @@ class MemoryObjects:
         with self._gate.enter("objects"):
             body = self.get(key, version_id)
             sha256 = hashlib.sha256(body).hexdigest()
-            return ObjectFacts(key=key, version_id=self._version(key), size=len(body), sha256=sha256)
+            return ObjectFacts(
+                key=key,
+                version_id=self._version(key),
+                size=len(body),
+                sha256=sha256,
+                kept_days=self.kept.get(key, 0),
+            )
 
     def keys(self, prefix: str) -> Sequence[str]:
         with self._gate.enter("objects"):
@@ -361,6 +386,28 @@ class MemorySecrets:
             if reference not in self.rows:
                 raise NotFound("there is no such secret", reference=reference)
             return Secret(self.rows[reference])
+
+
+class MemoryVault:
+    """Real encryption, each data key under a key in memory instead of KMS's."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._key = secrets.token_bytes(32)
+
+    def seal(self, plain: bytes, context: Mapping[str, str]) -> SealedData:
+        with self._gate.enter("vault"):
+            key, nonce = secrets.token_bytes(32), secrets.token_bytes(12)
+            wrapped = nonce + AESGCM(self._key).encrypt(nonce, key, canonical(context))
+            return sealed_with(key, wrapped, plain, context)
+
+    def open(self, data: SealedData, context: Mapping[str, str]) -> bytes:
+        with self._gate.enter("vault"):
+            try:
+                key = AESGCM(self._key).decrypt(data.data_key[:12], data.data_key[12:], canonical(context))
+            except (InvalidTag, ValueError):
+                raise ProofInvalid("what was sealed does not open as this") from None
+            return opened_with(key, data, context)
 
 
 class MemoryFunctions:
@@ -405,9 +452,11 @@ class MemoryStores:
         self.once = MemoryOnce(self._gate)
         self.activations = MemoryActivations(self._gate)
         self.objects = MemoryObjects(self._gate)
+        self.locks = MemoryLocks(self.objects)
         self.digest_copies = MemoryObjects(self._gate)
         self.rows = MemoryTables(self)
         self.secrets = MemorySecrets(self._gate)
+        self.vault = MemoryVault(self._gate)
         self.functions = MemoryFunctions(self._gate)
         self.keys = MemoryKeys()
 

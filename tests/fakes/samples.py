@@ -26,6 +26,7 @@ from chalicelib.domain.identifiers import (
     new_txn,
 )
 from chalicelib.domain.identity import Assurance, Evidence, Identity
+from chalicelib.domain.passkey import Assertion, Passkey
 from chalicelib.domain.recording import Manifest, Segment
 from chalicelib.domain.requirement import Approval
 from chalicelib.domain.scope import DEFAULT_DEPTH
@@ -230,6 +231,17 @@ def answer(to: Ask, person: PersonId = ADA) -> Answer:
         card="[]",
         via="slack:T1/U1/C1/1.0",
         answered_at=START + timedelta(minutes=1),
+    )
+
+
+def assertion() -> Assertion:
+    """Return an assertion that proves nothing, of the shape of one that does."""
+    return Assertion(
+        passkey=Passkey(id="cGFzc2tleS1vZi1hZGE", public_key="a2V5", rp="rp.example.com"),
+        client_data="e30",
+        authenticator_data="AAAA",
+        signature="AAAA",
+        activation=activation(),
     )
 
 

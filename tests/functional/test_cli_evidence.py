@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.canonical import sha256_hex
 from chalicelib.services.anchors import fingerprints, trust_text
 from chalicelib.services.copy_evidence import copy_evidence
 from chalicelib.store.folder_copy import FolderCopy
+from chalicelib.store.folder_files import MANIFEST, FileEntry, manifest_bytes
 from countersign.__main__ import main
 from tests.fakes.archive import Archive
 from tests.fakes.waiting_clock import WaitingClock
@@ -25,7 +27,7 @@ class Auditor:
         self.archive = Archive()
         self.copy = folder / "copy"
         self.trust = folder / "trust.txt"
-        copy_evidence(self.archive.stores, self.archive.txn, FolderCopy(self.copy), self.archive.clock)
+        _, self.sha256 = copy_evidence(self.archive.stores, self.archive.txn, FolderCopy(self.copy), self.archive.clock)
         self.trust.write_text(trust_text(fingerprints(self.archive.stores.keys), self.archive.clock.now()))
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
@@ -45,7 +47,8 @@ def auditor(tmp_path: Path) -> Auditor:
 
 def test_verify_passes_and_then_names_what_was_changed_and_what_was_removed(auditor: Auditor) -> None:
     """The demo's fifth point: a byte of a copied segment is changed and a segment removed, and both are named."""
-    code, out, _ = auditor.run("verify", str(auditor.copy), "--trust", str(auditor.trust))
+    known = ("--trust", str(auditor.trust), "--sha256", auditor.sha256)
+    code, out, _ = auditor.run("verify", str(auditor.copy), *known)
     assert code == 0
     assert out.startswith(f"VERIFIED  {auditor.archive.txn}\n")
     for part in ("5 hops", "2 sessions, 2 connections", "2 answers to 2 asks", "4 segments, 20 frames", "in your file"):
@@ -73,6 +76,38 @@ def test_without_fingerprints_the_answer_is_unanchored(auditor: Auditor) -> None
     assert (code, told["verified"], told["anchored_by"], told["findings"]) == (78, False, "nobody", [])
 
 
+def test_a_plain_copy_is_no_proof_that_it_is_all(auditor: Auditor) -> None:
+    """Attack: whoever keeps a plain copy takes a whole session out of it and lists its files anew. Nothing in it names
+    what is gone, so nothing but the hash that was written down makes it VERIFIED; and of an altered one it says so."""
+    trust = ("--trust", str(auditor.trust))
+    code, out, err = auditor.run("verify", str(auditor.copy), *trust)
+    assert (code, out.split()[0]) == (78, "UNANCHORED")
+    assert "VERIFIED" not in out
+    assert "nothing shows that this is all" in out
+    assert "--sha256 HASH" in err
+    orders = auditor.archive.orders
+    asks = [ask.id for ask in auditor.archive.stores.asks.rows.values() if ask.question.session_id == orders.session_id]
+    names = (orders.session_id, orders.row.id, orders.hop.id, *asks)
+    for path in [path for path in auditor.copy.rglob("*") if path.is_file() and path.name != MANIFEST]:
+        if any(name in str(path) for name in names):
+            path.unlink()
+    listed = [path for path in auditor.copy.rglob("*") if path.is_file() and path.name != MANIFEST]
+    files = [
+        FileEntry(
+            path=str(path.relative_to(auditor.copy)), bytes=len(body := path.read_bytes()), sha256=sha256_hex(body)
+        )
+        for path in listed
+    ]
+    for version in (1, 0, 3):
+        again, sha256 = manifest_bytes(auditor.archive.txn, auditor.archive.clock.now(), files, version)
+        (auditor.copy / MANIFEST).write_bytes(again)
+        code, told = auditor.told("verify", str(auditor.copy), *trust)
+        assert (code, told["verified"]) == ((78, False) if version == 1 else (65, False))
+        code, told = auditor.told("verify", str(auditor.copy), *trust, "--sha256", auditor.sha256)
+        assert (code, told["findings"][0]["key"], told["findings"][0]["kind"]) == (65, MANIFEST, "replaced")
+    assert sha256 != auditor.sha256
+
+
 def test_fingerprints_of_another_deployment(auditor: Auditor) -> None:
     """Each key that is not trusted is named, and so is what it signed."""
     auditor.trust.write_text(trust_text(fingerprints(Archive().stores.keys), auditor.archive.clock.now()))
@@ -94,6 +129,10 @@ def test_fingerprints_of_another_deployment(auditor: Auditor) -> None:
         ["verify", "--all"],
         ["verify", "--all", "--since", "2026-11-01"],
         ["verify", "{copy}", "--all"],
+        ["verify", "{copy}", "--sha256", "abc"],
+        ["verify", "{copy}", "--all", "--sha256", "0" * 64],
+        ["verify", "--all", "--sha256", "0" * 64],
+        ["verify", "ses_01m6dsg7e0fwejtv7egfb0rbxm", "--sha256", "0" * 64],
         ["verify", "--since", "yesterday"],
         ["verify", "--all", "--write-trust", "x"],
         ["evidence", "x", "y"],
@@ -126,6 +165,7 @@ def test_review_reads_a_copy(auditor: Auditor) -> None:
     assert code == 0
     assert "└─ schema-tool  attested" in out
     assert "this is a copy made at 2026-11-02" in err
+    assert "nothing in it shows that it is all" in err
     next(auditor.copy.glob("uses/*/1.json")).write_text("{}")
     code, told = auditor.told("review", str(auditor.copy))
     assert (code, told["verified"]) == (65, False)

@@ -23,7 +23,13 @@ from tests.functional.world import Holder, World, ssh_key
 
 SESSION = "ses_01m6dsg7e0fwejtv7egfb0rbxm"
 TXN = "01m6dsg7e0fwejtv7egfb0rbxm"
-IDS = {"{session_id}": SESSION, "{txn}": TXN, "{subject}": SESSION}
+IDS = {
+    "{session_id}": SESSION,
+    "{txn}": TXN,
+    "{subject}": SESSION,
+    "{hold_id}": "hld_01m6dsg7e0fwejtv7egfb0rbxm",
+    "{ask_id}": "ask_01m6dsg7e0fwejtv7egfb0rbxm",
+}
 
 WITH_TOKEN = [one for one in ENDPOINTS if one.token is not TokenCheck.NONE]
 WITH_JSON = [one for one in ENDPOINTS if one.body is not None and not one.form]
@@ -32,6 +38,18 @@ BODIES: dict[str, dict[str, Any]] = {
     "request_session": {"target": "orders-dev", "reason": "deploy 7"},
     "certify_key": {"ssh_public_key": ssh_key()},
     "revoke": {"kind": "session", "id": SESSION, "why": "over"},
+    "hold_evidence": {"subject": SESSION, "reason": "case 7"},
+    "lift_hold": {"reason": "case 7 is closed"},
+    "tell_replay": {"session_id": SESSION, "form": "terminal"},
+    "answer_with_passkey": {
+        "approved": True,
+        "card_sha256": "0" * 64,
+        "passkey_id": "A" * 22,
+        "client_data": "e30",
+        "authenticator_data": "AAAA",
+        "signature": "AAAA",
+    },
+    "copy_evidence": {"subject": SESSION, "sha256": "0" * 64, "files": 1, "bytes": 1},
     "sign_review": {
         "since": "2026-11-01T00:00:00.000Z",
         "until": "2026-11-02T00:00:00.000Z",
@@ -284,7 +302,7 @@ def test_each_field_missing_twice_null_or_of_another_type(world: World, endpoint
     for name in good:
         bad.append(json.dumps({other: value for other, value in good.items() if other != name}))
         bad.append(json.dumps({**good, name: None}))
-        bad.append(json.dumps({**good, name: 7}))
+        bad.append(json.dumps({**good, name: "7" if type(good[name]) is int else 7}))
         bad.append(json.dumps(good)[:-1] + f", {json.dumps(name)}: {json.dumps(good[name])}" + "}")
     for body in bad:
         answer = send(world, endpoint, headers, body=body.encode())

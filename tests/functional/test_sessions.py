@@ -80,7 +80,14 @@ def test_a_session_that_needs_people_waits_for_them(plane: ControlPlane) -> None
     body = pending.json_body
     assert set(body) == {"session_id", "status", "txn", "approval", "poll"}
     assert body["approval"]["needs"] == [
-        {"rule": "prod-open", "group": "dba", "count": 1, "missing": 1, "hint": "ask the dba on call"}
+        {
+            "rule": "prod-open",
+            "group": "dba",
+            "count": 1,
+            "webauthn": False,
+            "missing": 1,
+            "hint": "ask the dba on call",
+        }
     ]
     assert body["poll"] == f"/v1/sessions/{body['session_id']}?wait_s=5"
     assert 2 <= int(pending.headers["Retry-After"]) <= 5

@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 POLICIES = {path.stem: path for path in (ROOT / ".chalice" / "policies").glob("*.json")}
 INFRA = {path.stem: path for path in (ROOT / "infra" / "policies").glob("*.json")}
 FUNCTIONS = {
-    *("sign", "decide", "mint", "review", "watch_targets", "post_cards", "reconcile"),
-    *("sweep", "sign_off", "events", "archive_items", "digest"),
+    *("hold", "retain"),
+    *("sign", "decide", "mint", "review", "watch_targets", "watch_cloud", "post_cards", "reconcile"),
+    *("sweep", "sign_off", "vouch_copy", "events", "archive_items", "digest", "open_token"),
 }
 
 
@@ -49,6 +50,22 @@ def test_importing_reads_no_setting_and_opens_nothing() -> None:
     assert loaded == "[]"
 
 
+def test_the_digest_asks_for_the_code_of_every_function() -> None:
+    """One that is left out could be replaced without a word in any digest. Chalice names the API's by the stage."""
+    told = {
+        *("COUNTERSIGN_PREFIX=cs", "AWS_REGION=eu-west-1", "COUNTERSIGN_BUCKET=b", "COUNTERSIGN_STAGE=dev"),
+        *("COUNTERSIGN_PUBLIC_URL=https://api.example", "COUNTERSIGN_BROKER_HOST=b", "COUNTERSIGN_SLACK_CHANNEL=c"),
+        *("COUNTERSIGN_BROKER_POSTGRES_PORT=1", "COUNTERSIGN_BROKER_CA_PEM=x", "COUNTERSIGN_SLACK_SIGNING_SECRET=s"),
+        *("COUNTERSIGN_SLACK_BOT_TOKEN=t", "COUNTERSIGN_FUNCTION_PREFIX=countersign-dev-"),
+    }
+    code = "import app, json; print(json.dumps(app.running_code()._functions))"
+    environment = dict(one.split("=", 1) for one in told)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    expected = {name: f"countersign-dev-{name}" for name in FUNCTIONS}
+    assert json.loads(ran.stdout) == {**expected, "api": "countersign-dev"}
+
+
 def test_every_function_has_a_role_of_its_own() -> None:
     """One shared role would give the API the keys of ``sign``, ``decide`` and ``mint``."""
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())
@@ -67,6 +84,7 @@ SIGNERS = {
     "mint": {"SSH_TARGET"},
     "sweep": {"SWEEP"},
     "sign_off": {"SIGNOFF"},
+    "vouch_copy": {"COPY"},
     "digest": {"DIGEST"},
 }
 
@@ -124,6 +142,15 @@ def test_nobody_updates_what_is_append_only_and_nobody_deletes() -> None:
         assert not any("Batch" in action and "Write" in action for action in actions)
 
 
+def test_who_seals_a_proof_cannot_open_it_and_who_opens_seals_none() -> None:
+    """A token that lives is worth stealing: ``sign`` seals what it was shown, and ``open_token`` alone may decrypt."""
+    roles = POLICIES | INFRA
+    for action, holder in (("kms:GenerateDataKey", "sign"), ("kms:Decrypt", "open_token")):
+        assert {role for role, path in roles.items() if "${KEPT_KEY}" in allowed(path, action)} == {holder}
+    kept = "arn:aws:s3:::${BUCKET}/kept/*"
+    assert {role for role, path in roles.items() if kept in allowed(path, "s3:PutObject")} == {"sign"}
+
+
 OBJECTS = {"archive_items": {"items"}, "digest": {"digests"}}
 
 
@@ -149,4 +176,5 @@ def test_no_role_has_a_service_without_a_resource() -> None:
     for path in (POLICIES | INFRA).values():
         for statement in statements(path):
             if statement["Resource"] == "*":
-                assert statement["Sid"] in ("OwnTraces", "FindStreams")
+                narrowed = statement["Sid"] == "ListTasks" and "ArnLike" in statement["Condition"]
+                assert narrowed or statement["Sid"] in ("OwnTraces", "FindStreams")

@@ -70,7 +70,7 @@ PLANTED = {
     "wire imports nothing of ours": ("broker/wire/__init__.py", "import chalicelib.domain.clock"),
     "broker and countersign never import the edges": ("countersign/api.py", "import chalicelib.api.edge"),
     "chalicelib never imports broker, countersign or dev": ("chalicelib/policy/engine.py", "import broker.masking"),
-    "one door per library: jwt in identity, cedarpy in policy": ("broker/admission.py", "import jwt"),
+    "one door per library: jwt and fido2 in identity, cedarpy in policy": ("broker/admission.py", "import jwt"),
     "one door per library: boto3 and pynamodb in store, slack_bolt in slack, chalice in api": (
         "chalicelib/services/mint.py",
         "import slack_bolt",

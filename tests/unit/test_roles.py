@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POLICIES = {path.stem: json.loads(path.read_text()) for path in (ROOT / ".chalice/policies").glob("*.json")}
 AUDITOR = json.loads((ROOT / "infra/policies/auditor.json").read_text())
 _OWN = {"OwnLog", "OwnTraces"}
-_VERIFY_ALL = {"ScanTables", "ReadArchive", "ListDigestBucket"}
+_VERIFY_ALL = {"ReadWitnessedKeys", "ScanTables", "ReadArchive", "ListDigestBucket"}
 
 
 def allowed(role: str, action: str) -> set[str]:
@@ -61,6 +61,7 @@ def test_who_watches_targets_reads_and_writes_nothing_of_ours() -> None:
         ("ANSWER_KEY", "decide"),
         ("SSH_TARGET_KEY", "mint"),
         ("SIGNOFF_KEY", "sign_off"),
+        ("COPY_KEY", "vouch_copy"),
     ],
 )
 def test_each_key_signs_for_one_role(key: str, role: str) -> None:
@@ -71,5 +72,5 @@ def test_each_key_signs_for_one_role(key: str, role: str) -> None:
 def test_the_api_invokes_sign_decide_and_review_alone() -> None:
     """`mint` hands out targets' credentials: it is the broker's to call, never the edge's."""
     invoked = {resource.rpartition("}")[2] for resource in allowed("api", "lambda:InvokeFunction")}
-    assert invoked == {"sign", "decide", "review", "sign_off"}
+    assert invoked == {"hold", "sign", "decide", "review", "sign_off", "vouch_copy", "open_token"}
     assert not any(allowed(name, "lambda:InvokeFunction") for name in POLICIES if name != "api")

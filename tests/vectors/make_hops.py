@@ -30,6 +30,8 @@ def vectors(version: int = HOP_VERSION) -> dict[str, Hop]:
         version=version,
         max_depth=root.max_depth if version >= 2 else 0,
     )
+    if version >= 4:
+        root = dataclasses.replace(root, evidence=dataclasses.replace(root.evidence, kept_sha256="ef" * 32))
     delegate = dataclasses.replace(
         samples.child(root),
         id=HopId("hop_01k9vq3v5000000000000000ac"),
@@ -46,7 +48,7 @@ if __name__ == "__main__":
         "command": "python -m tests.vectors.make_hops > tests/vectors/hops.json",
         "hops": [
             {"kind": kind, "hashed": hop.hashed(), "sha256": hop.sha256()}
-            for version in (1, 2, HOP_VERSION)
+            for version in (1, 2, 3, HOP_VERSION)
             for kind, hop in vectors(version).items()
         ],
     }

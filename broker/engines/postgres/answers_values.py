@@ -142,9 +142,14 @@ def mask_found(raw: bytes, value: Value, detectors: Detectors) -> bytes | None:
             return None if detectors.find(raw) else raw
 
 
+def is_text(value: Value) -> bool:
+    """Return whether a value's bytes are the text that a person reads. Pure."""
+    return not value.binary or value.sort in (Sort.TEXT, Sort.JSON)
+
+
 def shown_value(raw: bytes, value: Value) -> str:
     """Return a value as text for the recording. Binary values of types not known here are hexadecimal."""
-    if not value.binary or value.sort in (Sort.TEXT, Sort.JSON):
+    if is_text(value):
         return raw.decode("utf-8", "replace")
     match value.sort:
         case Sort.JSONB:

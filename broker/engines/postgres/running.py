@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from broker.wire.postgres.fields import Fields
 from broker.wire.postgres.messages import Bind
 from chalicelib.domain.operation import Act, Forward, Literal, Operation
+from chalicelib.domain.recording import NOTHING_LEFT_OUT, LeftOut
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +175,9 @@ class Questions:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An operation that was judged and sent on. ``number`` counts the results that ended."""
+    """An operation that was judged and sent on. ``number`` counts the results that ended; ``lines`` (rows) and
+    ``shown`` (of COPY) are told to the record before they are sent; ``left_rows`` and ``left_bytes`` are what was sent
+    since the outcome before and, as policy permits, not recorded."""
 
     op: Operation
     reading: Reading
@@ -188,6 +191,9 @@ class Running:
     result: Rows | None = None
     copied: CopyRows | None = None
     lines: list[str] = field(default_factory=list)
+    shown: bytearray = field(default_factory=bytearray)
+    left_rows: int = 0
+    left_bytes: int = 0
     ended: bool = False
 
     @property
@@ -195,6 +201,15 @@ class Running:
         """Whether rows may pass without being looked at."""
         rows = self.copied if self.copied is not None else self.result
         return rows is not None and rows.plain and not self.verdict.record_full
+
+
+def take_left_out(running: Running) -> LeftOut:
+    """Return what was left out of the record since this was called last."""
+    if running.verdict.record_full or not running.left_bytes:
+        return NOTHING_LEFT_OUT
+    left = LeftOut(outcomes=1, rows=running.left_rows, bytes=running.left_bytes)
+    running.left_rows = running.left_bytes = 0
+    return left
 
 
 MAX_SHOWN_TAGS: Final = (

@@ -12,10 +12,11 @@ What it does not do: judge, decide what is masked (``running.Language``).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from broker.engines.flow import Connection
-from broker.engines.postgres.running import Prepared, Questions, Reading, Rows, Running, outcome_tag
+from broker.engines.postgres.running import Prepared, Questions, Reading, Rows, Running, outcome_tag, take_left_out
 from broker.engines.postgres.upstream import MAX_ANSWER_BYTES
 from broker.wire.postgres import fields, messages
 from broker.wire.postgres.conversation import IDLE, Expected, Kind
@@ -32,7 +33,9 @@ WATCHED: Final = frozenset(
     {b"session_authorization", b"is_superuser", b"client_encoding", b"standard_conforming_strings"}
 )
 _BODY: Final = 5
+_QUOTED: Final = json.encoder.encode_basestring
 MAX_LINES: Final = 512  # rows told to the recorder at once; it splits by bytes, this bounds what waits here
+MAX_SHOWN: Final = 32 * 1024  # the same for COPY: half a frame, so that one row more rarely needs a second
 
 
 class TargetSide(Generic[C]):
@@ -49,10 +52,12 @@ class TargetSide(Generic[C]):
         source, out = frames.data, list[bytes]()
         sent = 0  # everything before this place is in ``out`` or withheld
         running: Running | None = None
+        untouched = False  # cannot change between the rows of one run
         for kind, start, end in frames.spans:
             if kind in (messages.DATA_ROW, messages.COPY_DATA):
                 if running is None:
                     running = self._rows_begin(kind)
+                    untouched = running is not None and running.untouched
                 if running is None:
                     self._own_row(source[start:end])
                     out.append(source[sent:start])
@@ -60,9 +65,16 @@ class TargetSide(Generic[C]):
                     continue
                 running.bytes += end - start - _BODY
                 running.rows += kind == messages.DATA_ROW
-                if not running.untouched:
-                    out += (source[sent:start], self._row(running, kind, source[start:end]))
-                    sent = end
+                if not untouched:
+                    raw = source[start:end]
+                    row = self._row(running, kind, raw)
+                    if row is not raw:  # else it leaves in one run with what is around it
+                        out += (source[sent:start], row)
+                        sent = end
+                    running.left_bytes += len(row) - _BODY
+                else:
+                    running.left_bytes += end - start - _BODY
+                running.left_rows += 1
                 continue
             if running is not None:
                 self._record_lines(running)
@@ -128,8 +140,9 @@ class TargetSide(Generic[C]):
                 raise RemoteViolation("copy data without a copy")
             raw = running.copied.row(raw)
             if running.verdict.record_full:
-                shown = raw[_BODY:].decode("utf-8", "backslashreplace")
-                self._relay.connection.data(running.op.id, "s2c", shown)
+                running.shown += raw[_BODY:]
+                if len(running.shown) >= MAX_SHOWN:
+                    self._record_lines(running)
             return raw
         result = running.result
         if result is None:
@@ -137,7 +150,7 @@ class TargetSide(Generic[C]):
         if not result.plain:
             raw = result.row(raw)
         if running.verdict.record_full:
-            running.lines.append(json.dumps(result.values(raw), separators=(",", ":"), ensure_ascii=False))
+            running.lines.append(_json_line(result.values(raw)))
             if len(running.lines) >= MAX_LINES:
                 self._record_lines(running)
         return raw
@@ -146,6 +159,10 @@ class TargetSide(Generic[C]):
         if running.lines and running.result is not None:
             self._relay.connection.rows(running.op.id, running.result.columns, running.lines)
             running.lines = []
+        if running.shown:
+            text = running.shown.decode("utf-8", "backslashreplace")
+            self._relay.connection.data(running.op.id, "s2c", text)
+            running.shown.clear()
 
     # Everything else.
 
@@ -267,7 +284,15 @@ class TargetSide(Generic[C]):
             bytes=running.bytes,
             sqlstate=running.sqlstate,
             duration_ms=int((self._relay.clock.monotonic_s() - running.started_s) * 1000),
+            left_out=take_left_out(running),
         )
+
+
+def _json_line(values: Sequence[str | None]) -> str:
+    """Return a row as one JSON array: what ``json.dumps`` gives, which makes an encoder for each row. Pure."""
+    if None not in values:
+        return f"[{','.join(map(_QUOTED, cast('Sequence[str]', values)))}]"
+    return f"[{','.join(['null' if value is None else _QUOTED(value) for value in values])}]"
 
 
 def _reading(head: Expected) -> Reading:

@@ -77,11 +77,27 @@ class Recorded:
         self._connection.data(self._op_id, self._direction, text, encoding, stream=self._stream)
 
 
+class Counted:
+    """In the place of :class:`Recorded` where policy permits that a command's output is left out: it is counted, by
+    :class:`Output`, and told in the outcome."""
+
+    def take(self, data: bytes, *, final: bool = False) -> None:
+        """Leave ``data`` out."""
+
+
 class Output:
     """One stream of a command's. Thread-safe; raises RecordingUnavailable."""
 
     def __init__(
-        self, *, kind: int, mask: Mask, recorded: Recorded, way: OneWay, later: Later, clock: Clock, idle_s: float
+        self,
+        *,
+        kind: int,
+        mask: Mask,
+        recorded: Recorded | Counted,
+        way: OneWay,
+        later: Later,
+        clock: Clock,
+        idle_s: float,
     ) -> None:
         self._kind = kind
         self._mask = mask

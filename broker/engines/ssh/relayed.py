@@ -34,12 +34,13 @@ from broker.engines.ssh.asked import Asked
 from broker.engines.ssh.command import why_opaque
 from broker.engines.ssh.endpoint import Endpoint
 from broker.engines.ssh.one_way import MAX_DATA, OneWay
-from broker.engines.ssh.output import STREAMS, Input, Later, Mask, Output, Recorded
+from broker.engines.ssh.output import STREAMS, Counted, Input, Later, Mask, Output, Recorded
 from broker.wire.ssh import messages
 from broker.wire.violation import RemoteViolation
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, RecordingUnavailable
 from chalicelib.domain.operation import Block, Forward, Hold, Operation
+from chalicelib.domain.recording import NOTHING_LEFT_OUT, LeftOut
 
 CLIENT_LEFT: Final = "the client left"
 _INTERRUPT: Final = b"\x03"
@@ -115,6 +116,7 @@ class RelayedChannel:
         self._exit: Callable[[], None] | None = None
         self._exit_tag = ""
         self._started_s = 0.0
+        self._left_out = False
         # Apart from the other lock, since the loop takes it, and the loop waits for nobody's TCP.
         self._leaving = threading.Lock()
         self._left = ""
@@ -369,11 +371,12 @@ class RelayedChannel:
         relay, connection = self.relay, self.relay.connection
         make = relay.masks(forward)
         later: Later = relay.later
+        self._left_out = not forward.record_full
         for kind, stream in STREAMS.items():
             self._outputs[kind] = Output(
                 kind=kind,
                 mask=make(),
-                recorded=Recorded(connection, op.id, "s2c", stream),
+                recorded=Recorded(connection, op.id, "s2c", stream) if forward.record_full else Counted(),
                 way=self.outward,
                 later=later,
                 clock=relay.clock,
@@ -475,12 +478,14 @@ class RelayedChannel:
         if self._op is None or not self._outputs or self._told:
             return
         self._told = True
+        shown = sum(output.shown_bytes for output in self._outputs.values())
         self.relay.connection.outcome(
             self._op.id,
             status=status,
             tag=tag,
-            bytes=sum(output.shown_bytes for output in self._outputs.values()),
+            bytes=shown,
             duration_ms=round((self.relay.clock.monotonic_s() - self._started_s) * 1000),
+            left_out=LeftOut(outcomes=1, bytes=shown) if self._left_out and shown else NOTHING_LEFT_OUT,
         )
 
 

@@ -23,13 +23,14 @@ WHY: Final = "the container was seen talking to an address that nobody knows"
 ENDED_S: Final = 5.0  # what the product promises
 
 
-def tell(stage: Stage, job: Job, family: Family, live: Live) -> None:
-    """Tell it. Raises DemoBroken."""
+def tell(stage: Stage, job: Job, family: Family, live: Live) -> Place:
+    """Tell it; return where Carol is logged in. Raises DemoBroken."""
     chapter = _Chapter(stage, job, family, live)
     carol = chapter.log_in()
     chapter.revoke(carol)
     chapter.nothing_new()
     chapter.above_lives()
+    return carol
 
 
 class _Chapter:

@@ -48,8 +48,8 @@ class LosesAnswers:
         self._objects = objects
         self._lost = False
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
-        done = self._objects.put_new(key, body, content_type=content_type)
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
+        done = self._objects.put_new(key, body, content_type=content_type, keep_days=keep_days)
         if not self._lost:
             self._lost = True
             raise StoreUnavailable("no answer came")

@@ -11,7 +11,8 @@ from broker.evidence import NO_APPROVALS, Approvals
 from broker.inspection import MAX_KEPT, Inspection, Inspector, Subject
 from chalicelib.domain.identifiers import PersonId
 from chalicelib.domain.operation import Act
-from chalicelib.domain.policy import Allow, Deny, NeedsApproval
+from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval
+from chalicelib.domain.target import RecordMode
 from tests.fakes.broker import DBA, PERMITTED, REFUSED, World
 
 
@@ -227,3 +228,77 @@ def test_rules_of_every_act_are_in_the_ruling() -> None:
     world.policy.outcomes["sql:define"] = REFUSED
     judged = inspection(world).judge([act(), act("sql:define")], world.clock.now())
     assert judged.ruling.rules == ("no-drop", "read")
+
+
+def statements_only(world: World, **outcomes: Decision) -> Inspection:
+    """An inspection of a target that says ``record: statements``; ``outcomes`` by action, sql__read for sql:read."""
+    target = replace(world.bundle.targets["orders-prod"], record=RecordMode.STATEMENTS)
+    world.activate(targets={"orders-prod": target})
+    world.policy.outcomes |= {action.replace("__", ":"): outcome for action, outcome in outcomes.items()}
+    return inspection(world)
+
+
+def recorded_whole(one: Inspection, world: World, *acts: Act) -> bool:
+    outcome = one.judge(acts or (act(),), world.clock.now()).outcome
+    assert isinstance(outcome, Allow), outcome
+    return outcome.record_full
+
+
+def test_results_are_left_out_where_the_target_says_so_and_policy_permits_it() -> None:
+    """record: statements, the control of the tests below."""
+    world = World()
+    one = statements_only(world, sql__record_less=PERMITTED)
+    assert not recorded_whole(one, world, act(tables=("a",)))
+    assert world.policy.asked[-1].context == {"tables": ("a",)}, "the permit may tell tables apart"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        REFUSED,
+        NeedsApproval(rules=("prod-delete",), needs=(DBA,)),
+        replace(PERMITTED, record_full=True),
+        replace(PERMITTED, bound=True),
+    ],
+    ids=["nothing", "refused", "approval", "full", "bound"],
+)
+def test_a_recording_is_thinned_out_without_a_permit(said: Decision | None) -> None:
+    """Nothing relaxes by what a target says: what is not permitted as it stands is recorded whole."""
+    world = World()
+    one = statements_only(world, **({} if said is None else {"sql__record_less": said}))
+    assert recorded_whole(one, world)
+
+
+def test_a_permit_alone_leaves_nothing_out() -> None:
+    """Both are needed: a target whose owner wants it whole is recorded whole."""
+    world = World()
+    world.policy.outcomes["sql:record_less"] = PERMITTED
+    assert recorded_whole(inspection(world), world)
+
+
+def test_record_full_wins_over_a_permit_to_record_less() -> None:
+    """A rule that requires record:full for one act has it for the whole operation."""
+    world = World()
+    full = replace(PERMITTED, record_full=True)
+    one = statements_only(world, sql__record_less=PERMITTED, sql__define=full)
+    assert recorded_whole(one, world, act(), act("sql:define"))
+
+
+@pytest.mark.parametrize("action", ["sql:opaque", "ssh:opaque", "ssh:shell"])
+def test_what_cannot_be_read_beforehand_is_recorded_whole(action: str) -> None:
+    """What a shell did shows in its output alone."""
+    world = World()
+    permits = dict.fromkeys(("sql__record_less", "ssh__record_less", action.replace(":", "__")), PERMITTED)
+    assert recorded_whole(statements_only(world, **permits), world, act(action))
+
+
+def test_an_approved_operation_may_be_recorded_less_too() -> None:
+    """What people approved is the statement; whether its rows are kept is the same question again."""
+    world = World()
+    one = statements_only(world, sql__record_less=PERMITTED)
+    need = Approvals(rules=frozenset({"prod-delete"}), answers=())
+    world.policy.outcomes["sql:write"] = PERMITTED
+    outcome = one.judge_again(world.bundles.bundle, [act("sql:write")], need, world.clock.now()).outcome
+    assert isinstance(outcome, Allow)
+    assert not outcome.record_full

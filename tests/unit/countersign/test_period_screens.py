@@ -60,6 +60,8 @@ def test_a_period_says_who_through_whom_to_what_and_what_allowed_it() -> None:
     assert "approved by Alice (alice) at 09:31:15; pipeline-opens + prod-open" in text
     assert "allowed by schema-tools-open, none required" in text
     assert "UNUSUAL: 2" in text
+    # Wrapped, not cut: it is the end of such a line that says what is unusual.
+    assert "whoever could read it was its owner (bearer)" in " ".join(text.split())
 
 
 def test_what_does_not_verify_or_is_not_vouched_for_is_the_first_word() -> None:
@@ -168,7 +170,7 @@ def test_a_moment_is_a_day_a_moment_or_a_span(text: str, moment: datetime) -> No
     assert moment_at(text, NOW, "--since") == moment
 
 
-@pytest.mark.parametrize("text", ["yesterday", "0d", "1y", "2026-13-01", "", "99999d"])
+@pytest.mark.parametrize("text", ["yesterday", "0d", "1y", "2026-13-01", "", "99999d", "0001-01-01T00:00:00+01:00"])
 def test_what_is_no_moment_is_a_wrong_call(text: str) -> None:
     """Exit code 64, and the forms that there are."""
     with pytest.raises(Failure):

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from countersign.output import Output
-from countersign.replay_screen import MOST_ROWS, Pace, Player, moments
+from countersign.replay_keys import Key, NoKeys
+from countersign.replay_moments import moments
+from countersign.replay_screen import MOST_ROWS, Pace, Player, Quit, matches, said_in
 from tests.fakes.clock import START
 from tests.fakes.waiting_clock import WaitingClock
 
@@ -36,7 +38,7 @@ class Played:
         before = clock.monotonic_s()
         player = Player(
             output=Output(as_json=False, colour=False, out=out, err=io.StringIO()),
-            clock=clock,
+            keys=NoKeys(clock),
             pace=Pace(**{"speed": 1.0, "most_pause_s": 60.0, **pace}),
         )
         self.dropped = player.play(moments(frames, START))
@@ -206,3 +208,103 @@ def test_moments_are_in_order() -> None:
     opened: datetime = START
     times = [one.at_s for one in moments([frame(2, "a"), frame(1, "b"), frame(3, "c")], opened)]
     assert times == [2.0, 2.0, 3.0]
+
+
+class Pressed:
+    """Keys that are pressed at once, one after the other, and words that are typed; then nobody is there."""
+
+    def __init__(self, *keys: Key, words: str = "") -> None:
+        self.left = list(keys)
+        self.waited: list[float] = []
+        self._words = words
+
+    def wait(self, seconds: float) -> Key | None:
+        self.waited.append(seconds)
+        return self.left.pop(0) if self.left else None
+
+    def words(self) -> str:
+        return self._words
+
+
+HELD = [
+    *RECORDED,
+    frame(12, "operation", "DELETE", "c2s", op="op_3", verdict="hold", rules=["r"]),
+    frame(13, "held", op="op_3"),
+    frame(14, "operation", "SELECT 9", "c2s", op="op_4", verdict="forward", rules=["r"]),
+]
+
+
+def pressed(*keys: Key, words: str = "", frames: Sequence[dict[str, Any]] = HELD) -> tuple[str, Pressed]:
+    out, given = io.StringIO(), Pressed(*keys, words=words)
+    output = Output(as_json=False, colour=False, out=out, err=io.StringIO())
+    Player(output=output, keys=given, pace=Pace(speed=1.0, most_pause_s=60.0)).play(moments(frames, START))
+    return out.getvalue(), given
+
+
+@pytest.mark.parametrize(
+    ("keys", "words", "lacks", "begins"),
+    [
+        ([Key.NEXT], "", "uptime", "false"),
+        ([Key.NEXT, Key.NEXT], "", "false", "DELETE"),
+        ([Key.NEXT_TOLD], "", "false", "DELETE"),
+        ([Key.SEARCH], "select", "DELETE", "SELECT 9"),
+        ([Key.SEARCH], "days up", "false\n\n", "up 3 days"),
+    ],
+)
+def test_a_key_goes_to_an_operation(keys: list[Key], words: str, lacks: str, begins: str) -> None:
+    """The next one, the next that somebody stopped or answered, the next that holds the words."""
+    text, _ = pressed(*keys, words=words)
+    assert begins in text
+    assert lacks not in text.partition(begins)[0]
+
+
+def test_back_again() -> None:
+    """One operation back is shown, under its time; before the first there is nothing to go to."""
+    text, _ = pressed(Key.NEXT_TOLD, Key.PREVIOUS)
+    assert text.index("── 00:12.000 ──") < text.index("── 00:10.000 ──") < text.index("false") < text.index("DELETE")
+    text, _ = pressed(Key.PREVIOUS)
+    assert text.count("uptime") == 1
+
+
+def test_a_pause_waits_until_it_is_ended() -> None:
+    """And the speed is doubled and halved."""
+    text, given = pressed(Key.PAUSE, Key.PAUSE, Key.FASTER, Key.FASTER, Key.SLOWER)
+    assert given.waited[:2] == [1.0, 3600.0]
+    assert "SELECT 9" in text
+    assert given.waited[2:6] == [1.0, 0.5, 0.25, 0.5]
+
+
+def test_q_ends_it() -> None:
+    """Whoever has seen enough leaves, and not by a stack trace."""
+    with pytest.raises(Quit):
+        pressed(Key.QUIT)
+
+
+def test_a_terminals_screen_is_made_anew_after_a_jump() -> None:
+    """Else what is drawn after it stands in what was there before."""
+    frames = [
+        frame(0, "operation", "", "c2s", op="op_1", verdict="forward"),
+        frame(0, "terminal", op="op_1", term="x", cols=80, rows=24),
+        output_of(1, "first"),
+        frame(2, "operation", "id", "c2s", op="op_2", verdict="block"),
+        output_of(3, "second"),
+    ]
+    text, _ = pressed(Key.NEXT_TOLD, frames=frames)
+    assert "\x1b[2J" in text
+    assert text.index("first") < text.index("second")
+
+
+def test_words_are_found_in_what_was_shown_and_not_in_what_was_typed() -> None:
+    """Attack: a search finds the password that no replay shows."""
+    frames = moments(
+        [
+            frame(1, "data", "hunter2", "c2s", op="op_1", encoding="utf-8"),
+            output_of(2, "\x1b[31mhunter\x1b[0m2 is red"),
+            frame(3, "rows", '["Hunter2"]', "s2c", op="op_1", columns=["x"]),
+        ],
+        START,
+    )
+    assert matches(frames, "HUNTER2") == [1, 2]
+    assert matches(frames, "hunter2 red") == [1]
+    assert matches(frames, "  ") == []
+    assert said_in(frames[1]) == "hunter2 is red"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.services.reviewed import AccessReview, Finding, FindingKind
-from countersign import review_graph, review_page
+from countersign import page_parts, review_graph, review_page
 from countersign.markup import page, safe_text, tag
+from countersign.page_parts import About
 from countersign.review_graph import graph, timeline
-from countersign.review_page import About
 from countersign.review_steps import steps_of
 from tests.unit.countersign.test_review_screen import (
     APPROVAL,
@@ -236,6 +236,7 @@ def test_what_does_not_fit_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     text = made(many).text
     assert "are left out here" in text
     assert "DROP TABLE orders" in text, "what was stopped is kept"
+    monkeypatch.setattr(page_parts, "MOST_LISTED", 1)
     monkeypatch.setattr(review_page, "MOST_LISTED", 1)
     assert "and 1 more, which --json has" in made(many, replace(many, txn="x")).text
     long = replace(SESSION, operations=(replace(SELECT, text="x" * 5000),))
@@ -277,3 +278,30 @@ def test_the_line_of_time_holds_for_one_moment_and_for_none() -> None:
     assert list(timeline([])) == []
     (svg,) = timeline(steps_of(STORY)[:1])
     assert "<circle" in svg.text
+
+
+def test_what_happened_once_stands_before_what_happened_a_thousand_times() -> None:
+    """A month of runs: the one that is different must not be looked for among the same sentences."""
+    many = [replace(STORY, txn=f"01j9z3k4m5n6p7q8r9s0t1v{number:03d}") for number in range(300)]
+    odd = replace(STORY, txn="01j9z3k4m5n6p7q8r9s0t1vzzz", accountable=())
+    text = made(*many, odd).text
+    unusual = text[text.index("Unusual") : text.index("Who initiated it")]
+    assert unusual.index("nobody is known behind this run") < unusual.index("deploy-svc is vouched")
+    assert "301 times" in unusual
+    assert unusual.count("deploy-svc is vouched") == 1
+    initiators = text[text.index("Who initiated it") : text.index("Through whom")]
+    assert initiators.index("unknown") < initiators.index("300 chains"), "with nobody known behind it: first"
+    assert "and 100 more, which --json has" in initiators
+
+
+def test_what_is_left_out_is_never_what_does_not_verify(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: fill a month with harmless approvals, so that the one altered statement at its end does not fit."""
+    monkeypatch.setattr(review_page, "MOST_STEPS", 5)
+    answers = tuple(
+        replace(DELETE, id=f"op_{n}", at=START + timedelta(seconds=n), approvals=(APPROVAL,)) for n in range(30)
+    )
+    last = replace(SELECT, id="op_last", text="SELECT 'altered'", at=START + timedelta(hours=1), recorded=False)
+    many = replace(STORY, sessions=(replace(SESSION, operations=(*answers, last)),))
+    text = made(many).text
+    assert "SELECT 'altered'" in text
+    assert "are left out here" in text

@@ -397,6 +397,8 @@ def test_what_does_not_verify_never_looks_as_if_it_did() -> None:
         (replace(SELECT, status="error", tag="exit 3"), "error exit 3"),
         (replace(SELECT, status="ok", tag="exit 0"), "exit 0"),
         (replace(SELECT, text="", actions=("ssh:shell",)), "(an interactive shell)"),
+        (replace(SELECT, left_rows=9, left_bytes=81), "9 rows unrecorded"),
+        (replace(SELECT, left_bytes=1010), "1010 bytes unrecorded"),
     ],
 )
 def test_every_end_that_an_operation_can_have_is_said(operation: ReviewedOperation, words: str) -> None:

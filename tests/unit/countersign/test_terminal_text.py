@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from countersign.terminal_text import MAX_STRING, TerminalText, safe_terminal
+from countersign.terminal_text import MAX_STRING, TerminalText, plain_text, safe_terminal
 
 # Written apart from the code that it judges: what may stand in the output, whole.
 _ALLOWED = re.compile(
@@ -44,6 +44,14 @@ def test_where_a_stream_is_cut_makes_no_difference(pieces: list[str]) -> None:
 def test_what_is_drawn_is_shown(text: str) -> None:
     """A filter that ate text would hide what was done."""
     assert safe_terminal(text) == text
+
+
+@pytest.mark.parametrize("erase", ["3", "03", "0003", "2;3", "3;"])
+def test_a_recording_clears_what_the_auditor_scrolls_back_to(erase: str) -> None:
+    """Attack: xterm's ED 3 takes the lines that have scrolled away, with the findings that stood above the replay."""
+    for emulated in (False, True):
+        stream = TerminalText(emulated=emulated)
+        assert (stream.feed(f"a\x1b[{erase}Jb"), stream.dropped) == ("ab", 1)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +118,60 @@ def test_an_unfinished_sequence_is_dropped_at_the_end() -> None:
     assert stream.feed("x\x1b[31") == "x"
     stream.finish()
     assert stream.feed("m") == "m"
+
+
+_LAYOUT = re.compile(
+    r"\x1b(?:[78MDEH]|[()][0B]|\[[su]|\[(?:[0-9]{0,4}(?:;[0-9]{0,4})?)[ABCDEFGHadef`JKX@PLMrSTIZg]"
+    r"|\[\?(?:6|7|25|47|104[789])(?:;(?:6|7|25|47|104[789]))*[hl]|\[[0-9:;]{0,60}m)"
+    r"|[\n\r\t\b\x0e\x0f]|[^\x00-\x1f\x7f-\x9f]"
+)
+
+
+@given(st.lists(_PIECES, max_size=12))
+def test_in_an_emulator_of_ours_the_layout_passes_and_no_more(pieces: list[str]) -> None:
+    """Attack: a recorded sequence that the page's player obeys: a resize to a million cells, a repeat, a reset."""
+    stream = TerminalText(emulated=True)
+    safe = "".join(stream.feed(piece) for piece in pieces)
+    assert "".join(_LAYOUT.findall(safe)) == safe
+    assert TerminalText(emulated=True).feed("".join(pieces)) == safe
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("\x1b[?1049h\x1b[1;20r\x1b[?25l", None),
+        ("\x1b(0lqk\x1b(B\x0e\x0f", None),
+        ("\x1b[3S\x1b[2T\x1bD\x1bE", None),
+        ("\x1b[8;9999;9999tx\x1b[99999bx\x1bcx", "xxx"),
+        ("\x1b[?1000h\x1b[?2004h\x1b[?1049;2004hx", "x"),
+        ("\x1b[8;40tx\x1b[999bx\x1b[!px", "xxx"),
+        ("\x1b[4hx\x1b[?hx\x1b(1x", "xxx"),
+        ("\x1b[8mhidden", "hidden"),
+    ],
+)
+def test_an_emulator_draws_whole_screens(text: str, left: str | None) -> None:
+    """An editor's screen is a picture there; for the auditor's own terminal all of it is left out."""
+    assert TerminalText(emulated=True).feed(text) == (text if left is None else left)
+    assert "\x1b[?" not in safe_terminal(text)
+    assert not set(safe_terminal(text)) & set("\x0e\x0f")
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("\x1b[31mred\x1b[0m\r\nnext  \r\n", "red\nnext\n"),
+        ("10%\r20%\r100%", "100%"),
+        ("lsx\b \b", "ls"),
+        ("ab\b\b\b\bX", "Xb"),
+        ("\x1b[?1049h\x1b(0q\x1b(B\x0ea\x0f\x1b7b\x1b8", "qab"),
+    ],
+)
+def test_what_was_printed_is_text_that_can_be_searched(text: str, plain: str) -> None:
+    """As its reader saw the line at its end: written over, taken back."""
+    assert plain_text(TerminalText(emulated=True).feed(text)) == plain
+
+
+@given(st.text())
+def test_plain_text_has_nothing_that_moves(text: str) -> None:
+    """Whatever was made safe before."""
+    assert not set(plain_text(TerminalText(emulated=True).feed(text))) & set("\x1b\r\b\x0e\x0f")

@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from chalicelib.domain.errors import Denied, Unauthenticated
 from chalicelib.domain.secret import Secret
 from chalicelib.settings import SystemClock
-from dev.invocation import Callers, may_invoke
+from dev.invocation import INVOKE, Callers, may
 from dev.loopback import Request
 from dev.roles import Role
 from tests.fakes.clock import FakeClock
@@ -109,4 +109,4 @@ def test_no_signature_is_refused(header: str) -> None:
 )
 def test_a_policy_says_who_may_invoke(policy: dict[str, Any], allowed: bool) -> None:
     """An explicit Deny wins; what is not understood here refuses, since guessing would widen a right."""
-    assert may_invoke(policy, ARN) is allowed
+    assert may(policy, INVOKE, ARN) is allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,9 @@ from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from chalicelib.domain.errors import StoreUnavailable
 from chalicelib.domain.secret import Secret
+from chalicelib.store.deployed import open_running_code
 from dev.invocation import Callers
 from dev.lambdas import Function, Lambdas, start_host
 from dev.roles import Role
@@ -52,6 +55,8 @@ def lambdas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambdas]:
         Role(name="caller", access_key="AKIACALLER", secret_key=Secret("s1"), policy=allowed),
         Role(name="other", access_key="AKIAOTHER", secret_key=Secret("s2"), policy={"Statement": []}),
     ]
+    described = {"Statement": [{"Effect": "Allow", "Action": "lambda:GetFunctionConfiguration", "Resource": f"{ARN}*"}]}
+    roles.append(Role(name="digest", access_key="AKIADIGEST", secret_key=Secret("s3"), policy=described))
     made = Lambdas({"cs-one": Function("one", ARN, start)}, Callers(roles=roles, clock=SystemClock()))
     made.start()
     yield made
@@ -110,3 +115,21 @@ def test_a_dry_run_and_an_event_are_answered_at_once(lambdas: Lambdas) -> None:
     """The invocation types of the API; an event's result is nobody's."""
     assert _invoke(lambdas, {"die": True}, InvocationType="DryRun") == (None, None)
     assert _invoke(lambdas, {}, InvocationType="Event")[1] is None
+
+
+def test_what_runs_is_described_to_whoever_may_ask(lambdas: Lambdas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hourly digest names it, by a right to look and none to call; what does not exist is left out."""
+    for name, value in {
+        "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
+        "AWS_ACCESS_KEY_ID": "AKIADIGEST",
+        "AWS_SECRET_ACCESS_KEY": "s3",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code = open_running_code({"one": "cs-one", "api": "cs-one-absent"}, "", "eu-west-1", SystemClock())
+    found = code.now()
+    assert list(found) == ["function:one"]
+    assert re.fullmatch("[0-9a-f]{64}", found["function:one"])
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIACALLER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s1")
+    with pytest.raises(StoreUnavailable):
+        open_running_code({"one": "cs-one"}, "", "eu-west-1", SystemClock()).now()

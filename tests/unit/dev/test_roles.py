@@ -16,7 +16,7 @@ PLACES = {
     name: f"<{name}>"
     for name in (
         *("ACCOUNT", "REGION", "PREFIX", "BUCKET", "DIGEST_BUCKET", "FUNCTION_PREFIX"),
-        "BUCKET_KEY",
+        *("BUCKET_KEY", "KEPT_KEY"),
         *(f"{purpose.name}_KEY" for purpose in KeyPurpose),
     )
 }

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 from broker.connection import Connection
+from chalicelib.domain.epoch import epoch_key
 from chalicelib.domain.errors import GrantExpired, GrantRevoked, RecordingUnavailable, StoreUnavailable
 from chalicelib.domain.masking import mask_text
 from chalicelib.domain.operation import Act, Block, Forward, Hold
 from chalicelib.domain.policy import NeedsApproval
+from chalicelib.domain.recording import LeftOut
+from chalicelib.domain.target import RecordMode
+from tests.fakes.aftermath import manifest, review, swept, told
 from tests.fakes.broker import DBA, PERMITTED, World, operation
 
 
@@ -45,7 +49,7 @@ def test_a_permitted_operation_is_forwarded_and_its_frame_was_accepted_first() -
     connection = world.connect()
     before = connection.accepted
     verdict = connection.submit(operation(), in_transaction=False)
-    assert verdict == Forward(ruling=verdict.ruling, masks=(), durable=False, record_full=False)
+    assert verdict == Forward(ruling=verdict.ruling, masks=(), durable=False, record_full=True)
     assert connection.accepted == before + 1
     frame = frames(world, connection)[-1]
     assert (frame["text"], frame["meta"]["verdict"], frame["meta"]["rules"]) == ("SELECT 1", "forward", ["read"])
@@ -192,6 +196,16 @@ def test_revocation_of_any_liveness_key_stops_and_ends_the_connection() -> None:
     assert isinstance(connection.ending(), GrantRevoked)
 
 
+def test_a_raised_epoch_ends_an_open_connection() -> None:
+    """A restore happens while a broker runs on: what was admitted before is as void as what was not yet."""
+    world = World()
+    connection = world.connect()
+    world.revoke(epoch_key(world.session.epoch))
+    world.liveness.step()
+    assert code(connection.submit(operation(), in_transaction=False)) == "grant_revoked"
+    assert isinstance(connection.ending(), GrantRevoked)
+
+
 def test_a_stale_feed_forwards_nothing_and_after_thirty_seconds_ends_connections() -> None:
     """architecture: not read for 5 s nothing is forwarded; 30 s connections end."""
     world = World()
@@ -308,3 +322,55 @@ def test_a_stream_and_a_terminal_are_recorded_with_what_replays_them() -> None:
     assert terminal["meta"] == {"op": op.id, "term": "xterm", "cols": 80, "rows": 24}
     assert streamed["meta"] == {"op": op.id, "encoding": "utf-8", "stream": "stderr"}
     assert plain["meta"] == {"op": op.id, "encoding": "utf-8"}
+
+
+def test_what_is_left_out_of_the_record_is_said_in_frames_and_manifest() -> None:
+    """record: statements: which operation, how many rows and bytes, why; and a review that verifies says the same."""
+    world = World()
+    world.policy.outcomes["sql:record_less"] = PERMITTED
+    target = replace(world.bundle.targets["orders-prod"], record=RecordMode.STATEMENTS)
+    world.activate(targets={"orders-prod": target})
+    connection = world.connect()
+    op = operation()
+    verdict = connection.submit(op, in_transaction=False)
+    assert isinstance(verdict, Forward)
+    assert not verdict.record_full
+    connection.outcome(op.id, status="ok", tag="suspended", rows=3, left_out=LeftOut(outcomes=1, rows=3, bytes=30))
+    connection.outcome(op.id, status="ok", tag="SELECT 4", rows=4, left_out=LeftOut(outcomes=1, rows=1, bytes=12))
+    found = frames(world, connection)
+    assert found[0]["meta"]["record"] == "statements"
+    metas = {frame["kind"]: frame["meta"] for frame in found}
+    assert metas["operation"]["recorded"] == "statements"
+    assert metas["outcome"]["left_out"] == {"rows": 1, "bytes": 12, "why": "record:statements"}
+    connection.close("client_left")
+    assert manifest(world).signed()["left_out"] == {"outcomes": 2, "rows": 4, "bytes": 42, "why": "record:statements"}
+    seen = review(world)
+    assert seen.findings == ()
+    (reviewed,) = [one for session in seen.sessions for one in session.operations]
+    assert (reviewed.left_rows, reviewed.left_bytes) == (4, 42)
+
+
+def test_a_recording_that_is_whole_says_nothing_of_what_was_left_out() -> None:
+    """The member is there only where something was: manifests of before it stay as they were signed."""
+    world = World()
+    connection = world.connect()
+    op = operation()
+    connection.submit(op, in_transaction=False)
+    connection.outcome(op.id, status="ok")
+    assert frames(world, connection)[0]["meta"]["record"] == "full"
+    assert "left_out" not in frames(world, connection)[-1]["meta"]
+    connection.close("client_left")
+    assert "left_out" not in manifest(world).signed()
+
+
+def test_a_swept_recording_says_what_was_left_out() -> None:
+    """Its broker died: whoever seals for it reads the same from the frames."""
+    world = World()
+    connection = world.connect()
+    op = operation()
+    connection.submit(op, in_transaction=False)
+    connection.outcome(op.id, status="ok", left_out=LeftOut(outcomes=1, rows=3, bytes=30))
+    connection.recording.flush()
+    assert swept(world).sealed == 1
+    assert manifest(world).left_out == LeftOut(outcomes=1, rows=3, bytes=30)
+    assert [kind for kind, _ in told(world)] == ["lost"], "the tail alone"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from broker.recorder import window
 from chalicelib.domain.canonical import digest
 from chalicelib.domain.recording import MANIFEST_SIGNATURE_TYPE, segment_key
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.identity.jws import verify_sha256
+from chalicelib.services.sweep import Swept
+from tests.fakes.aftermath import manifest, swept, told
 from tests.fakes.broker import WaitingPool, World, operation
 
 
@@ -103,13 +108,40 @@ def test_a_closed_recording_is_stepped_no_more() -> None:
     assert stepped == []
 
 
-def test_frames_that_a_slow_bucket_never_took_are_a_gap_in_a_signed_manifest() -> None:
-    """P6: at most one stated window is lost, and the recording says so."""
+@pytest.mark.parametrize("landed", [False, True], ids=["never came", "came late"])
+def test_frames_that_a_slow_bucket_did_not_acknowledge_are_looked_for(landed: bool) -> None:
+    """P6: at most one stated window is lost, and the recording says so. An upload that lands after its broker gave up
+    would else be an object that nothing names, of frames that a signed manifest calls lost."""
     world = World()
     connection = world.connect()
     slow = WaitingPool()
     connection.recording._pool = slow  # the bucket becomes slow after segment 0
     connection.submit(operation(), in_transaction=False)
     connection.close("client_left")
-    manifest = json.loads(world.stores.objects.get(row(world).manifest_key))
-    assert manifest["gaps"] == [{"first": 2, "last": connection.recording.accepted, "why": "store"}]
+    assert row(world).sealed_at is None
+    if landed:
+        slow.run_all()
+    assert swept(world) == Swept(sealed=1)
+    gaps = [] if landed else [{"first": 2, "last": None, "why": "tail_gap"}]
+    assert manifest(world).signed()["gaps"] == gaps
+    assert [kind for kind, _ in told(world)] == ["lost"] * len(gaps)
+
+
+def test_a_targets_recordings_are_kept_for_as_long_as_it_says() -> None:
+    """Segments, manifest and, where its broker died, the sweeper's tombstones and manifest: a seal that goes before
+    what it seals leaves a recording that nobody vouches for."""
+    for died in (False, True):
+        world = World()
+        target = replace(world.bundle.targets["orders-prod"], retention_days=400)
+        world.activate(targets={"orders-prod": target})
+        connection = world.connect()
+        connection.submit(operation(), in_transaction=False)
+        connection.flush()
+        if died:
+            assert swept(world).sealed == 1
+        else:
+            connection.close("client_left")
+        kept = {key: days for key, days in world.stores.objects.kept.items() if key.startswith(("rec/", "manifests/"))}
+        assert len(kept) >= 2
+        assert any(key.startswith("manifests/") for key in kept)
+        assert set(kept.values()) == {400}, kept

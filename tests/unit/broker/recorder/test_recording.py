@@ -159,6 +159,19 @@ def test_no_more_than_eight_upload_at_once_and_what_waits_shares_one_object() ->
     assert len(bench.stores.objects.rows) == window.UPLOADS_AT_ONCE + 1
 
 
+def test_segments_grow_while_others_are_on_their_way() -> None:
+    """With 256 KiB each, eight uploads of 40 ms would bound a connection to 50 MiB/s, and cost four times the PUTs."""
+    bench = Bench(slow=True)
+    while len(bench.slow.waiting) < window.UPLOADS_AT_ONCE:
+        bench.accept(big())
+    bench.slow.run_all()
+    sizes = [sum(len(frame.get("text", "")) for frame in bench.segment(n)) for n in range(window.UPLOADS_AT_ONCE)]
+    assert sizes == [window.SEGMENT_BYTES] * 3 + [window.BUSY_SEGMENT_BYTES] * 5
+    for _ in range(4):
+        bench.accept(big())
+    assert len(bench.slow.waiting) == 1, "nothing is on its way: 256 KiB are enough again"
+
+
 def test_memory_is_bounded_whatever_a_driver_forgets() -> None:
     """Twice the window and no more: past it the recording fails, and nothing runs unrecorded."""
     bench = Bench(slow=True)
@@ -240,7 +253,7 @@ def test_a_bug_in_an_upload_ends_the_recording() -> None:
     """An exception that is not an outage: nobody would try that segment again, so that nothing more may run."""
 
     class Broken:
-        def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
             raise AlreadyExists("taken")
 
         def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
@@ -256,7 +269,7 @@ def test_an_unknown_exception_of_the_store_is_tried_again() -> None:
     """A store that breaks its contract is a store that is out of reach."""
 
     class Odd:
-        def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+        def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
             raise OSError("reset")
 
     bench = Bench(objects=Odd())
@@ -286,8 +299,8 @@ class _AnswerLost:
         self._objects = stores.objects
         self.lost = 1
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
-        version = self._objects.put_new(key, body, content_type=content_type)
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
+        version = self._objects.put_new(key, body, content_type=content_type, keep_days=keep_days)
         if self.lost:
             self.lost -= 1
             raise StoreUnavailable("the answer was lost")
@@ -410,12 +423,12 @@ class _Lying:
         self.lies = lies
         self.puts = 0
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
         self.puts += 1
         if self.lies:
             self.lies -= 1
             return ObjectVersion(key=key, version_id="v1")
-        return self._objects.put_new(key, body, content_type=content_type)
+        return self._objects.put_new(key, body, content_type=content_type, keep_days=keep_days)
 
     def facts(self, key: str, version_id: str | None = None) -> ObjectFacts:
         return self._objects.facts(key, version_id)

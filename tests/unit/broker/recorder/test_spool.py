@@ -248,7 +248,7 @@ def test_a_sweeper_that_has_only_fenced_is_followed(tmp_path: Path) -> None:
     world.recorder.spool()
     assert world.spool is not None
     died(world.spool)
-    sealer(world)._fence(row(world))
+    sealer(world)._fence(row(world), 0)
     finishing(world, Spool(tmp_path, "boot_2")).step()
     assert row(world).sealed_at is None
     assert [kind for kind, _ in told(world)] == ["unsealed"]

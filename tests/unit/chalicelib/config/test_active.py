@@ -6,10 +6,11 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import pytest
 
-from chalicelib.config.active import ActiveBundle
+from chalicelib.config.active import READ_EVERY_S, ActiveBundle
 from chalicelib.config.files import bundle_digest, encode_bundle
 from chalicelib.domain.activation import Activation, bundle_key
 from chalicelib.domain.canonical import sha256_hex
@@ -52,7 +53,7 @@ class Bucket:
     bodies: dict[str, bytes] = field(default_factory=dict)
     down: bool = False
 
-    def put_new(self, key: str, body: bytes, *, content_type: str) -> ObjectVersion:
+    def put_new(self, key: str, body: bytes, *, content_type: str, keep_days: int = 0) -> ObjectVersion:
         self.bodies[key] = body
         return ObjectVersion(key=key, version_id="1")
 
@@ -92,7 +93,9 @@ class World:
         self.compiled += 1
         return compile_policy(texts)
 
-    def activate(self, given: dict[str, bytes], serial: int, signature: str = "good") -> None:
+    def activate(
+        self, given: dict[str, bytes], serial: int, signature: str = "good", epoch_at: datetime | None = None
+    ) -> None:
         found = bundle_digest(given)
         self.bucket.bodies[bundle_key(found)] = encode_bundle(given)
         self.table.newest = Activation(
@@ -102,6 +105,7 @@ class World:
             author="alice",
             activated_at=self.clock.now(),
             signature=signature,
+            epoch_at=epoch_at,
         )
 
     def new_sessions_stopped(self) -> bool:
@@ -345,3 +349,19 @@ def test_a_changed_signature_over_the_same_row_is_checked_again(world: World) ->
     world.table.newest = replace(world.table.newest, signature="bad")
     world.clock.advance(10)
     assert world.new_sessions_stopped()
+
+
+def test_the_stores_epoch_comes_with_the_activation_and_never_goes_back(world: World) -> None:
+    """Attack: an activation without the epoch, or with an earlier one, would bring what a restore gave back to life."""
+    raised = world.clock.now()
+    world.activate(FIRST, 2, epoch_at=raised)
+    world.clock.advance(READ_EVERY_S)
+    assert (world.active.current().serial, world.active.current().epoch_at) == (2, raised)
+    for serial, earlier in ((3, None), (4, raised - timedelta(seconds=1))):
+        world.activate(SECOND, serial, epoch_at=earlier)
+        world.clock.advance(READ_EVERY_S)
+        assert world.active.current().epoch_at == raised
+        assert world.new_sessions_stopped()
+    world.activate(SECOND, 5, epoch_at=raised)
+    world.clock.advance(READ_EVERY_S)
+    assert (world.active.for_new_sessions().serial, world.active.current().epoch_at) == (5, raised)

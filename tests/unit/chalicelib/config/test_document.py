@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.config.document import MAX_DEPTH, MAX_FILE_BYTES, Document, Plain, read_document
+from chalicelib.config.document import MAX_DEPTH, Document, Plain, read_document
+from chalicelib.config.files import MAX_FILE_BYTES
 from chalicelib.domain.problem import Problem
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from chalicelib.config.files import read_directory
 from chalicelib.domain.identity import Person
 from chalicelib.domain.target import Principal, Protocol
+from tests.fakes.passkey import SoftPasskey
 from tests.unit.chalicelib.config.bundles import (
     APPROVERS,
     ISSUERS,
@@ -252,6 +253,48 @@ def test_a_wrong_approver_refuses(changed: str, line: int, says: str) -> None:
     """One person must never be able to answer as another."""
     found = problems(files(approvers=changed))
     assert any(p.file == "approvers.yaml" and p.line == line and says in p.message for p in found)
+
+
+KEY = SoftPasskey()
+
+
+def _with(*entries: str) -> str:
+    """The approvers, alice with the first of ``entries`` as her passkey, and bob with the second."""
+    text = APPROVERS
+    for person, entry in zip(("U0AAA}", "U0BBB}"), entries, strict=False):
+        text = text.replace(person, f"{person}, passkeys: [{entry}]")
+    return text
+
+
+def test_a_registered_passkey_loads() -> None:
+    """What the registration page prints is what the file takes, for both kinds of key."""
+    for key in (KEY, SoftPasskey(bits=2048)):
+        assert load(files(approvers=_with(key.entry()))).people[0].passkeys == (key.registered(),)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "says"),
+    [
+        (_with(KEY.entry(), KEY.entry()), 4, "has a passkey that alice has"),
+        (_with(f"{KEY.entry()}, {KEY.entry()}"), 3, "has a passkey that alice has"),
+        (_with(KEY.entry().replace(KEY.public_key, KEY.public_key[:-8])), 3, "pattern"),
+        (_with(KEY.entry().replace(KEY.public_key, "TUlJQ2dZRUF3UQ==")), 3, "pattern"),
+        (_with(KEY.entry().replace(KEY.rp, "https://approve.example.com")), 3, "pattern"),
+        (_with(KEY.entry().replace(KEY.id, "short")), 3, "pattern"),
+    ],
+)
+def test_a_wrong_passkey_refuses(changed: str, line: int, says: str) -> None:
+    """One key of two people would let one answer as the other; one that was cut short in pasting is found out the night
+    when it is needed."""
+    found = problems(files(approvers=changed))
+    assert any(p.file == "approvers.yaml" and p.line == line and says in p.message for p in found), found
+
+
+def test_a_rule_that_wants_a_passkey_of_people_who_have_none_refuses() -> None:
+    """It would be a rule that nobody can meet, found out when somebody must."""
+    high = POLICY.replace("approval:dba:1", "approval:dba:1:webauthn")
+    assert "needs 1 people of 'dba' with a passkey, and approvers.yaml has 0" in only(files(policy=high)).message
+    assert not problems(files(policy=high, approvers=_with(KEY.entry())))
 
 
 def test_two_workspaces_may_have_the_same_user_id() -> None:

@@ -24,6 +24,7 @@ from chalicelib.domain.ask import (
     raise_unknown_trigger,
 )
 from chalicelib.domain.identifiers import AskId, PersonId, SessionId, Txn
+from chalicelib.domain.passkey import Passkey, answer_challenge
 from chalicelib.domain.requirement import Approval
 from chalicelib.domain.session import ApprovalNeed
 from tests.fakes import samples
@@ -66,6 +67,49 @@ def test_one_person_counts_once() -> None:
     answers = [samples.answer(ask), dataclasses.replace(samples.answer(ask), via="slack:again")]
     assert fold_approval(ask, answers, [], SOON) == Waiting(missing=((TWO, 1),), answers=tuple(answers))
     assert isinstance(fold_approval(ask, [answers[0], samples.answer(ask, samples.BEN)], [], SOON), Approved)
+
+
+def test_a_click_meets_no_need_that_wants_a_passkey() -> None:
+    """And an answer with one meets both kinds: whoever answered on the page has done more than click."""
+    with_passkey = ApprovalNeed(rule="high", approval=Approval(group="dba", count=1, webauthn=True), hint="")
+    ask = samples.ask(samples.NEED, with_passkey)
+    click = samples.answer(ask)
+    assert fold_approval(ask, [click], [], SOON) == Waiting(missing=((with_passkey, 1),), answers=(click,))
+    asserted = dataclasses.replace(click, assertion=samples.assertion())
+    assert isinstance(fold_approval(ask, [asserted], [], SOON), Approved)
+
+
+def test_a_need_for_a_passkey_is_in_the_digest_and_the_others_are_as_they_were() -> None:
+    """What was signed before there were passkeys must still verify; what wants one is not taken for what does not."""
+    assert samples.NEED.told() == ["prod-write", "dba", 1]
+    high = dataclasses.replace(samples.NEED, approval=Approval(group="dba", count=1, webauthn=True))
+    assert high.told() == ["prod-write", "dba", 1, "webauthn"]
+    assert samples.ask(high).digest != samples.ask(samples.NEED).digest
+    assert "assertion" not in samples.answer(samples.ask()).signed()
+
+
+@pytest.mark.parametrize("field", ["client_data", "authenticator_data", "signature"])
+def test_an_answers_signature_covers_every_part_of_its_assertion(field: str) -> None:
+    """Or the proof could be taken out of a signed answer and another put in."""
+    answer = dataclasses.replace(samples.answer(samples.ask()), assertion=samples.assertion())
+    other: dict[str, Any] = {field: "eA"}
+    changed = dataclasses.replace(samples.assertion(), **other)
+    assert dataclasses.replace(answer, assertion=changed).sha256() != answer.sha256()
+    for part in (
+        dataclasses.replace(samples.assertion(), passkey=Passkey(id="other", public_key="a2V5", rp="rp.example.com")),
+        dataclasses.replace(samples.assertion(), activation=samples.activation(2)),
+    ):
+        assert dataclasses.replace(answer, assertion=part).sha256() != answer.sha256()
+
+
+def test_a_challenge_is_of_one_answer_alone() -> None:
+    """Were a part left out, one touch of a key would be good for two answers."""
+    said: dict[str, Any] = {"ask_id": "ask_1", "digest": "d", "card_sha256": "c", "approved": True}
+    made = {answer_challenge(**said)}
+    for name, value in {"ask_id": "ask_2", "digest": "e", "card_sha256": "d", "approved": False}.items():
+        made.add(answer_challenge(**{**said, name: value}))
+    assert len(made) == 5
+    assert {len(challenge) for challenge in made} == {32}
 
 
 def test_every_need_must_be_met_by_its_own_group() -> None:
@@ -196,6 +240,7 @@ def test_a_digest_does_not_run_fields_together() -> None:
         ("card_sha256", "x"),
         ("via", "x"),
         ("answered_at", AFTER),
+        ("assertion", samples.assertion()),
     ],
 )
 def test_an_answers_signature_covers_what_was_said(name: str, value: object) -> None:
@@ -204,6 +249,6 @@ def test_an_answers_signature_covers_what_was_said(name: str, value: object) -> 
     changes: dict[str, Any] = {name: value}
     assert dataclasses.replace(answer, **changes).sha256() != answer.sha256()
     uncovered = {field.name for field in dataclasses.fields(Answer)} - {
-        *("ask_id", "person", "approved", "digest", "groups", "card_sha256", "via", "answered_at")
+        *("ask_id", "person", "approved", "digest", "groups", "card_sha256", "via", "answered_at", "assertion")
     }
     assert uncovered == {"card", "signature"}

@@ -60,3 +60,5 @@ def test_a_moment_has_one_text() -> None:
     assert timestamp(moment.astimezone(timezone(timedelta(hours=2)))) == timestamp(moment)
     with pytest.raises(ValueError, match="time zone"):
         timestamp(datetime(2026, 1, 2))
+    with pytest.raises(ValueError, match="UTC"):  # an OverflowError passes every reader that expects bad values
+        timestamp(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))))

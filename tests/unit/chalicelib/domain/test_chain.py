@@ -37,7 +37,9 @@ def named(pinned: dict[str, Any]) -> str:
 def test_every_version_of_a_hop_has_its_vectors() -> None:
     """What was signed under the first version must verify for as long as somebody reviews it."""
     assert [named(pinned) for pinned in PINNED] == [
-        f"{kind} of version {version}" for version in (1, 2, HOP_VERSION) for kind in ("origin", "delegate", "target")
+        f"{kind} of version {version}"
+        for version in (1, 2, 3, HOP_VERSION)
+        for kind in ("origin", "delegate", "target")
     ]
 
 
@@ -81,7 +83,7 @@ def test_the_hash_covers_every_field_but_the_signature() -> None:
         "max_depth": 9,
         "ticket": "x",
         "rules": ("x",),
-        "version": 4,
+        "version": 5,
     }
     assert set(other) == {field.name for field in dataclasses.fields(Hop)} - {"signature"}
     for name, value in other.items():
@@ -323,3 +325,13 @@ def test_the_canonical_form_is_what_is_hashed() -> None:
     """The hash is over the canonical bytes and nothing beside them."""
     hop = samples.origin()
     assert hop.sha256() == sha256_hex(canonical(hop.hashed()))
+
+
+def test_an_older_hop_that_names_a_kept_token_is_no_chain() -> None:
+    """Attack: outside the hash of versions 1 to 3, the name of a kept token could be written into any row."""
+    root = dataclasses.replace(samples.origin(), version=3)
+    named_after = dataclasses.replace(root, evidence=dataclasses.replace(root.evidence, kept_sha256="ab" * 32))
+    assert named_after.sha256() == root.sha256()
+    assert chain_to(mapped(root), root.id).leaf == root
+    with pytest.raises(ProofInvalid):
+        chain_to(mapped(named_after), named_after.id)

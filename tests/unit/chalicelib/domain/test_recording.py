@@ -14,6 +14,7 @@ from chalicelib.domain.recording import (
     Frame,
     FrameKind,
     Gap,
+    LeftOut,
     Manifest,
     RecordedAs,
     Segment,
@@ -111,6 +112,7 @@ def test_a_manifests_signature_covers_every_field(name: str) -> None:
         "segments": (),
         "gaps": (Gap(first=1, last=2, why="lost"),),
         "configuration_serial": 9,
+        "left_out": LeftOut(outcomes=1, rows=1, bytes=1),
     }.get(name, "x")
     changes: dict[str, Any] = {name: changed}
     assert dataclasses.replace(manifest, **changes).sha256() != manifest.sha256()

@@ -38,6 +38,7 @@ from tests.fakes.clock import START
     ("text", "requirement"),
     [
         ("approval:dba:1", Approval(group="dba", count=1)),
+        ("approval:dba:1:webauthn", Approval(group="dba", count=1, webauthn=True)),
         ("approval:on-call:9", Approval(group="on-call", count=9)),
         ("mask:email", MaskWith(masks=("email",))),
         ("mask:email,card_number", MaskWith(masks=("email", "card_number"))),
@@ -56,6 +57,7 @@ def test_a_requirement_is_read_as_it_is_written(text: str, requirement: Requirem
     [
         *("", "approval", "approval:", "approval:dba", "approval:dba:", "approval:dba:0", "approval:dba:10"),
         *("approval:dba:-1", "approval:dba:²", "approval:dba:1:2", "approval::1", "approval:DBA:1", "mask:", "mask"),
+        *("approval:dba:1:", "approval:dba:1:WebAuthn", "approval:dba:1:webauthn:", "approval:dba::webauthn"),
         *("mask:email,", "mask:,", "durable:yes", "record", "record:half", "bound:1", "Durable", "approvals:dba:1"),
     ],
 )
@@ -161,7 +163,7 @@ def test_an_unknown_refusal_is_no_success(told: dict[str, object]) -> None:
 def test_a_session_dies_with_any_of_its_keys() -> None:
     """What can be revoked of it besides its chain."""
     session = samples.session()
-    keys = {f"session:{session.id}", "token:tok-1", "target:orders-prod"}
+    keys = {"epoch:first", f"session:{session.id}", "token:tok-1", "target:orders-prod"}
     assert session.liveness_keys() == keys
     granted = dataclasses.replace(session, grant=samples.grant(session))
     assert granted.grant is not None
@@ -203,5 +205,5 @@ def test_a_signing_input_is_rfc_7515s() -> None:
 
 def test_there_is_a_key_for_each_purpose() -> None:
     """Aliases are made from these words, and a role's right names one."""
-    wanted = ["token", "answer", "record", "sweep", "signoff", "activation", "digest", "ssh-user", "ssh-target"]
+    wanted = ["token", "answer", "record", "sweep", "signoff", "activation", "digest", "copy", "ssh-user", "ssh-target"]
     assert [purpose.value for purpose in KeyPurpose] == wanted

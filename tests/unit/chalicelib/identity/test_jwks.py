@@ -98,7 +98,7 @@ def test_issuers_do_not_share_keys() -> None:
     one, two = keys.key("https://one.example/jwks", "a"), keys.key("https://two.example/jwks", "a")
     assert one is not None
     assert two is not None
-    assert one["n"] != two["n"]
+    assert one.jwk["n"] != two.jwk["n"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_keys_that_name_nothing_are_left_out() -> None:
     """One id for two keys, no id, a key for encryption: none of them can be asked for."""
     listed: list[Any] = ["x", {"kty": "RSA"}, {"kid": 7}, {"kid": "enc", "use": "enc"}, {"kid": "two"}, {"kid": "two"}]
     keys = IssuerKeys(lambda _: {"keys": [*listed, {"kid": "good"}]}, FakeClock())
-    assert keys.key(URI, "good") == {"kid": "good"}
+    good = keys.key(URI, "good")
+    assert good is not None
+    assert good.jwk == {"kid": "good"}
     assert [keys.key(URI, kid) for kid in ("enc", "two", "7")] == [None, None, None]
 
 

@@ -105,11 +105,11 @@ def ask(
     on: Target | None = None,
     now: datetime = MONDAY_NINE,
 ) -> PolicyQuestion:
-    """A question whose context fits ``action``; ``context`` adds to it or replaces. ``chain:...`` is asked about the
-    service, whatever ``on`` says."""
+    """A question whose context fits ``action``; ``context`` adds to it or replaces. ``chain:...`` and
+    ``evidence:...`` are asked about the service, whatever ``on`` says."""
     group = action.partition(":")[0]
-    fitting = _FITTING.get(group, TEXT)
-    service = group == "chain"
+    fitting = _FITTING.get("chain" if group == "evidence" else group, TEXT)
+    service = group in ("chain", "evidence")
     return PolicyQuestion(
         chain=chain if chain is not None else Chain(hops=(hop(),)),
         target=None if service else on or target(),

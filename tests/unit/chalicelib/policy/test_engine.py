@@ -226,6 +226,7 @@ def test_an_unknown_trigger_is_seen() -> None:
 
 ON_SSH = {"ssh:exec", "ssh:shell", "ssh:opaque"}
 ON_SERVICE = {"chain:delegate", "chain:revoke", "chain:review"}
+ON_EVIDENCE = {"evidence:hold", "evidence:lift"}  # in no group: a permit for all of "chain" lets no evidence go
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,8 @@ ON_SERVICE = {"chain:delegate", "chain:revoke", "chain:review"}
         ('action in Action::"chain", resource', "true", ON_SERVICE),
         ('action in Action::"chain", resource == Service::"countersign"', 'context.what == "hop"', ON_SERVICE),
         ('action == Action::"chain:review", resource', 'context.what == "session"', set()),
+        ('action == Action::"evidence:hold", resource', "true", {"evidence:hold"}),
+        ('action == Action::"evidence:lift", resource', "true", {"evidence:lift"}),
         ('action, resource == Target::"orders-prod"', "true", ON_SSH),
     ],
 )
@@ -250,7 +253,9 @@ def test_what_is_permitted_on_a_shell_and_on_the_service(scope: str, condition: 
     """Each action is its own: who may run a command has no shell, who may review does not revoke, and a permit for a
     target says nothing about the service."""
     rules = policy(f'@id("a") permit (principal in Team::"orders-pipeline", {scope}) when {{ {condition} }};')
-    assert {action for action in ON_SSH | ON_SERVICE if isinstance(rules.decide(ask(action)), Allow)} == expected
+    assert {
+        action for action in ON_SSH | ON_SERVICE | ON_EVIDENCE if isinstance(rules.decide(ask(action)), Allow)
+    } == expected
 
 
 def test_a_rule_for_every_resource_reads_the_services_attributes() -> None:
@@ -327,3 +332,29 @@ def test_a_decision_costs_less_than_a_statement_can_wait() -> None:
         rules.decide(question)
         took.append(time.perf_counter() - started)
     assert sorted(took)[100] < 0.002
+
+
+EVERY_SQL = """@id("every")
+permit (principal, action in Action::"sql", resource);"""
+LESS = """@id("less")
+permit (principal, action == Action::"sql:record_less", resource) when {
+    context.statement == "SELECT" && context.tables.contains("public.events")
+};"""
+
+
+def test_a_permit_for_everything_does_not_permit_recording_less() -> None:
+    """Leaving results out is no kind of statement: whoever permits all of sql has not said so."""
+    assert policy(EVERY_SQL).decide(ask(action="sql:read")) != _NO_PERMIT
+    assert policy(EVERY_SQL).decide(ask(action="sql:record_less")) == _NO_PERMIT
+
+
+def test_recording_less_is_permitted_by_what_the_statement_reads() -> None:
+    """The same context as the statement's own."""
+    asked = ask(action="sql:record_less")
+    assert isinstance(
+        policy(LESS).decide(replace(asked, context={**asked.context, "tables": ["public.events"]})), Allow
+    )
+    assert policy(LESS).decide(asked) == _NO_PERMIT
+
+
+_NO_PERMIT = Deny(rules=(), public="no rule permits this", hint="Ask the owners of the target for access.")

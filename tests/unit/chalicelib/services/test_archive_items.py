@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from chalicelib.domain.activation import Activation
 from chalicelib.domain.archived_item import Change, item_key, items_of
+from chalicelib.domain.audit import AuditName
 from chalicelib.domain.errors import BadRequest, StoreUnavailable
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
 from tests.fakes.archive import SECRET, Archive
@@ -206,3 +208,32 @@ def test_expiry_of_a_claim_is_told_with_who_did_it(archiving: Archiving) -> None
     }
     (item,) = stream_changes({"Records": [record]}, PREFIX)
     assert (item.by, item.fault, item.change) == ("dynamodb.amazonaws.com", "", Change.REMOVE)
+
+
+def test_a_configuration_that_is_made_active_is_told(archiving: Archiving) -> None:
+    """security.md: activation changes become AuditEvents: by our own stream, so whoever put it; once however often it
+    is delivered, and after the change is archived."""
+    first = Activation(serial=1, bundle_digest="b" * 64, previous_digest="", author="ops", activated_at=START)
+    archiving.stores.activations.put(first)
+    events = archiving.stores.rows.events(START)
+    archiving.deliver(events)
+    archiving.deliver(events)
+    told = [event for event in archiving.audit.events if event.name is AuditName.ACTIVATION_PUT]
+    assert [(event.configuration_serial, event.why) for event in told] == [(1, f"bundle {'b' * 64} by ops")] * 2
+    assert told[0].uid() == told[1].uid()
+    assert archiving.audit.names() == ["activation.put"] * 2
+
+
+@pytest.mark.parametrize("doc", ["", '{"serial":"x"}', '{"serial":-1}', '{"serial":99999999999999999999}', "[1]", "x"])
+def test_a_row_of_activations_that_nobody_of_ours_wrote_stops_nothing(archiving: Archiving, doc: str) -> None:
+    """An administrator may put anything: it is archived and told, with what can be said of it."""
+    archiving.stores.activations.put(
+        Activation(serial=1, bundle_digest="b" * 64, previous_digest="", author="ops", activated_at=START)
+    )
+    events: list[dict[str, Any]] = list(archiving.stores.rows.events(START))
+    (event,) = [one for one in events if "-activations/" in str(one)]
+    for record in event["Records"]:
+        record["dynamodb"]["NewImage"]["doc"] = {"S": doc}
+    archiving.deliver([event])
+    assert archiving.audit.names() == ["activation.put"]
+    assert archiving.audit.events[0].configuration_serial == 0

@@ -30,6 +30,8 @@ from chalicelib.services.card import (
 from tests.fakes.control_plane import stored
 from tests.fakes.samples import BEN, NEED, answer, ask
 
+AT = "https://approve.example.com"
+
 
 def asking(**changed: Any) -> Ask:
     """An ask whose question is changed."""
@@ -52,7 +54,7 @@ def texts(node: Any) -> Iterator[dict[str, Any]]:
 
 def test_a_card_says_who_what_where_why_how_long_and_who_may() -> None:
     """An approver who has to ask around approves blindly next time."""
-    shown = json.dumps(render_card(asking(reason="deploy 7", chain=("ci-runner · iss#1", "agent · iss#2"))))
+    shown = json.dumps(render_card(asking(reason="deploy 7", chain=("ci-runner · iss#1", "agent · iss#2")), at=AT))
     for part in (
         *(
             "orders-prod",
@@ -77,7 +79,7 @@ def test_a_card_says_who_what_where_why_how_long_and_who_may() -> None:
 def test_values_and_hidden_literals_are_named() -> None:
     """``WHERE tenant = ANY($1)`` says nothing without $1; a hidden literal is named by kind and length."""
     made = asking(binds=("$1 = 'acme'", "$2 = (card_number, 16 characters)"), literals=("card_number, 16 characters",))
-    shown = json.dumps(render_card(made))
+    shown = json.dumps(render_card(made, at=AT))
     assert "$1 = 'acme'" in shown
     assert "Hidden in the text above: card_number, 16 characters" in shown
 
@@ -85,20 +87,20 @@ def test_values_and_hidden_literals_are_named() -> None:
 def test_a_session_says_how_long() -> None:
     """An hour and a minute are different requests."""
     request = {"stage": Stage.REQUEST, "text": "open a session"}
-    assert "15 minutes" in json.dumps(render_card(asking(duration_s=900, **request)))
-    assert "1 minute 30 s" in json.dumps(render_card(asking(duration_s=90, **request)))
+    assert "15 minutes" in json.dumps(render_card(asking(duration_s=900, **request), at=AT))
+    assert "1 minute 30 s" in json.dumps(render_card(asking(duration_s=90, **request), at=AT))
 
 
 def test_an_unknown_trigger_is_said() -> None:
     """Two people are asked, and must know why."""
-    assert "Trigger unknown" in json.dumps(render_card(asking(trigger_known=False)))
-    assert "Trigger unknown" not in json.dumps(render_card(asking()))
+    assert "Trigger unknown" in json.dumps(render_card(asking(trigger_known=False), at=AT))
+    assert "Trigger unknown" not in json.dumps(render_card(asking(), at=AT))
 
 
 def test_a_button_carries_the_asks_id_alone() -> None:
     """What a button carries comes back from a client: a digest or a right in it would be theirs to choose."""
     made = ask()
-    blocks: list[Any] = list(render_card(made))
+    blocks: list[Any] = list(render_card(made, at=AT))
     buttons = [item for block in blocks if block["type"] == "actions" for item in block["elements"]]
     assert [(button["action_id"], button["value"]) for button in buttons] == [("approve", made.id), ("deny", made.id)]
 
@@ -111,7 +113,7 @@ def test_hostile_text_stands_where_slack_reads_no_markup() -> None:
     made = asking(
         reason=HOSTILE, text=HOSTILE, chain=(HOSTILE,), binds=(HOSTILE,), literals=(HOSTILE,), state=(("s", HOSTILE),)
     )
-    for node in texts(render_card(made)):
+    for node in texts(render_card(made, at=AT)):
         if "bold" in node["text"]:
             assert node["type"] in ("plain_text", "text")
     assert "evil" not in card_summary(made)
@@ -129,7 +131,7 @@ def test_any_question_is_shown_whole_and_within_slacks_limits(text: str, reason:
     if not fits_card(made.question):
         assert not text
         return
-    blocks = render_card(made)
+    blocks = render_card(made, at=AT)
     assert visible(text) in [node["text"] for node in texts(blocks)]
     assert len(json.dumps(blocks)) < 13_000
     for block in Block.parse_all(blocks):
@@ -155,7 +157,7 @@ def test_what_does_not_fit_is_never_shown_in_part(changed: dict[str, Any]) -> No
     made = asking(**changed)
     assert not fits_card(made.question)
     with pytest.raises(BadRequest):
-        render_card(made)
+        render_card(made, at=AT)
 
 
 def test_the_longest_text_fits() -> None:
@@ -167,30 +169,30 @@ def test_a_full_card_still_fits_when_nine_have_answered() -> None:
     """The card grows with each answer; the last of nine must still be able to click it."""
     need = ApprovalNeed(rule="r", approval=Approval(group="dba", count=9), hint="")
     made = asking(text="x" * MAX_CARD_TEXT, needs=(need,))
-    assert render_card(made, [answer(made, PersonId(f"okta|person-{n}")) for n in range(8)])
+    assert render_card(made, [answer(made, PersonId(f"okta|person-{n}")) for n in range(8)], at=AT)
 
 
 def test_slacks_own_additions_are_the_same_card() -> None:
     """Slack gives blocks back with ids, flags and escapes; that must not stop an approver."""
     made = asking(text="SELECT 1 < 2 && '&amp;'", reason="<b> & co")
-    assert same_card(stored(render_card(made)), made, [])
+    assert same_card(stored(render_card(made, at=AT)), made, [], at=AT)
 
 
 @given(st.data())
 def test_any_other_text_is_another_card(data: st.DataObject) -> None:
     """Whatever text on the card is changed, it is not this Ask's any more."""
     made = ask()
-    blocks = stored(render_card(made))
+    blocks = stored(render_card(made, at=AT))
     nodes = list(texts(blocks))
     node = data.draw(st.sampled_from(nodes))
     node["text"] += data.draw(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=5))
-    assert not same_card(blocks, made, [])
+    assert not same_card(blocks, made, [], at=AT)
 
 
 @pytest.mark.parametrize("clicked", [None, [], "x", {}, [None], [[]]])
 def test_what_is_no_card_is_not_this_one(clicked: Any) -> None:
     """The comparison meets whatever a payload holds."""
-    assert not same_card(clicked, ask(), [])
+    assert not same_card(clicked, ask(), [], at=AT)
 
 
 def test_the_card_after_an_answer_is_this_asks_too() -> None:
@@ -198,9 +200,9 @@ def test_the_card_after_an_answer_is_this_asks_too() -> None:
     need = ApprovalNeed(rule="r", approval=Approval(group="dba", count=2), hint="")
     made = asking(needs=(need,))
     first = answer(made)
-    assert same_card(stored(render_card(made)), made, [first])
-    assert same_card(stored(render_card(made, [first])), made, [first])
-    assert not same_card(stored(render_card(made, [first])), made, [])
+    assert same_card(stored(render_card(made, at=AT)), made, [first], at=AT)
+    assert same_card(stored(render_card(made, [first], at=AT)), made, [first], at=AT)
+    assert not same_card(stored(render_card(made, [first], at=AT)), made, [], at=AT)
 
 
 def test_the_decided_card_says_who_and_has_no_buttons() -> None:
@@ -219,5 +221,5 @@ def test_the_decided_card_says_who_and_has_no_buttons() -> None:
 def test_a_question_has_one_rendering() -> None:
     """``decide`` recomputes what was shown: a rendering that differed by the clock or by chance would refuse clicks."""
     made = ask()
-    assert render_card(made) == render_card(made)
+    assert render_card(made, at=AT) == render_card(made, at=AT)
     assert isinstance(made.question, Question)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import re
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import pytest
 
+from chalicelib.domain.audit import AuditEvent, AuditName
 from chalicelib.domain.canonical import sha256_hex
 from chalicelib.domain.digest import (
     DIGEST_SIGNATURE_TYPE,
     HOUR,
+    V1_KINDS,
     Kind,
     digest_key,
     hour_of,
@@ -22,9 +26,10 @@ from chalicelib.domain.digest import (
 from chalicelib.domain.errors import ProofInvalid, StoreUnavailable
 from chalicelib.domain.recording import merkle_root
 from chalicelib.domain.signature import KeyPurpose
-from chalicelib.identity.jws import verify_sha256
+from chalicelib.identity.jws import sign_digest, verify_sha256
 from chalicelib.services.archive_items import ArchiveItems, stream_changes
-from chalicelib.services.digest_hour import MOST_HOURS
+from chalicelib.services.digest_hour import MOST_HOURS, DigestHours
+from chalicelib.services.event_objects import event_lines
 from tests.fakes.clock import START
 from tests.fakes.digested import HOUR_S, Digested
 
@@ -137,26 +142,34 @@ def test_a_connection_that_stays_open_is_carried_on_until_it_is_sealed(young: Di
 
 
 def test_objects_of_others_are_listed_with_their_hashes(young: Digested) -> None:
-    """Events, brokers' last numbers and sign-offs are put by others: an altered one must show."""
-    keys = [EVENT, "boots/v1/2026-11-02/b.json", "signoffs/v1/2026-11-02/s.json"]
-    for key in keys:
-        young.stores.objects.put_new(key, key.encode(), content_type="text/plain")
-    young.stores.objects.put_new("events/v1/date=2026-11-02/hour=11/x.ndjson.gz", b"", content_type="text/plain")
+    """Events, brokers' last numbers and sign-offs are put by others: an altered one must show, and a digest that counts
+    what is no sign-off and no end makes it none."""
+    told = AuditEvent(name=AuditName.TOKEN_REFUSED, at=START)
+    bodies = {key: key.encode() for key in ("boots/v1/2026-11-02/b.json", "signoffs/v1/2026-11-02/s.json")}
+    none = {key: ["altered"] for key in bodies}
+    bodies[EVENT] = event_lines([told.row(writer="fn_1", number=0)])
+    for key, body in bodies.items():
+        young.stores.objects.put_new(key, body, content_type="text/plain")
+    later = event_lines([told.row(writer="fn_1", number=1)])
+    young.stores.objects.put_new("events/v1/date=2026-11-02/hour=11/x.ndjson.gz", later, content_type="text/plain")
     young.clock.advance(HOUR_S + 700)
     young.digest()
     found = parse_digest(young.stores.objects.get(FIRST))
-    assert {one.key: one.sha256 for one in found.objects} == {key: sha256_hex(key.encode()) for key in keys}
-    assert young.verify().findings == ()
+    assert {one.key: one.sha256 for one in found.objects} == {key: sha256_hex(body) for key, body in bodies.items()}
+    assert young.named() == none
     young.administrator.put_object(EVENT, b"other")
-    assert young.named() == {EVENT: ["altered"]}
+    assert young.named() == none | {EVENT: ["altered"], "fn_1": ["missing"]}
     young.administrator.delete_object(EVENT)
-    assert young.named() == {EVENT: ["missing"]}
+    assert young.named() == none | {EVENT: ["missing"], "fn_1": ["missing"]}
 
 
 def test_an_object_of_rubbish_is_named_and_stops_nothing(young: Digested) -> None:
     """Whoever can put under items/ must not be able to end the digests."""
     key = "items/v1/uses/2026-11-02/09/01k00000000000000000000000.ndjson.gz"
-    for body in (b"", b"no gzip", gzip.compress(b'{"v":1}\n'), gzip.compress(b"\xff" * 100)):
+    other = Digested(young=True)
+    sound = gzip.decompress(other.stores.objects.get(other.items("uses")[0]))
+    of_no_time = re.sub(rb'"at":"[^"]+"', b'"at":"0001-01-01T00:00:00.000+01:00"', sound)
+    for body in (b"", b"no gzip", gzip.compress(b'{"v":1}\n'), gzip.compress(b"\xff" * 100), gzip.compress(of_no_time)):
         on = Digested(young=True)
         on.stores.objects.rows[key] = body
         on.clock.advance(HOUR_S + 700)
@@ -243,3 +256,83 @@ def test_a_deployment_without_a_change_has_digests_too() -> None:
     assert made == digest_key(last_settled_hour(young.clock.now()))
     young.clock.advance(timedelta(hours=1).total_seconds())
     assert len(young.digest()) == 1
+
+
+def test_a_digest_says_which_code_ran(young: Digested) -> None:
+    """security.md: code hash and image digest in the hourly digest: a change, and a change back, stand signed."""
+    young.clock.advance(HOUR_S + 700)
+    young.digest()
+    young.running["function:mint"] = "b" * 64
+    young.clock.advance(HOUR_S)
+    young.digest()
+    young.running = {"function:mint": "a" * 64, "task:broker:7/broker": "c" * 64}
+    young.clock.advance(HOUR_S)
+    (last,) = young.digest()
+    assert parse_digest(young.stores.objects.get(last)).code == young.running
+    found = young.verify()
+    assert found.findings == ()
+    assert [(one.digest[-7:], one.name, one.before[:1], one.after[:1]) for one in found.code] == [
+        ("10.json", "function:mint", "a", "b"),
+        ("11.json", "function:mint", "b", "a"),
+        ("11.json", "task:broker:7/broker", "", "c"),
+    ]
+
+
+def test_code_in_a_digest_that_was_altered_is_found(young: Digested) -> None:
+    """It is signed like all the rest."""
+    young.clock.advance(HOUR_S + 700)
+    young.digest()
+    stored = young.stores.objects.get(FIRST)
+    young.administrator.put_object(FIRST, stored.replace(b"a" * 64, b"b" * 64))
+    assert FIRST in young.named()
+
+
+def test_no_digest_is_made_while_nobody_can_say_what_runs(young: Digested) -> None:
+    """The next run makes it up; a digest that names no code would pass for a deployment without any."""
+
+    class Silent:
+        def now(self) -> dict[str, str]:
+            raise StoreUnavailable("a service could not be reached", service="lambda")
+
+    young.clock.advance(HOUR_S + 700)
+    made = DigestHours(
+        objects=young.stores.objects,
+        copies=None,
+        signer=young.stores.signer("digest"),
+        code=Silent(),
+        clock=young.clock,
+        audit=young.audit,
+    )
+    with pytest.raises(StoreUnavailable):
+        made()
+    assert young.digest() == [FIRST]
+
+
+def test_a_digest_of_the_first_version_verifies_as_it_was(young: Digested) -> None:
+    """It counted fewer kinds and named no code, and stays what it was for ever."""
+    young.clock.advance(HOUR_S + 700)
+    young.digest()
+    found = parse_digest(young.stores.objects.get(FIRST))
+    old = sign_digest(
+        young.stores.signer("digest"),
+        replace(found, version=1, code={}, kinds={kind: found.kinds[kind] for kind in V1_KINDS}),
+    )
+    assert b'"code"' not in old.stored()
+    young.administrator.put_object(FIRST, old.stored())
+    assert parse_digest(old.stored()).version == 1
+    young.clock.advance(HOUR_S)
+    young.digest()
+    assert young.verify().findings == ()
+    for wrong in (replace(old, version=3), replace(old, version=2), replace(found, version=1)):
+        with pytest.raises(ProofInvalid):
+            parse_digest(wrong.stored())
+
+
+@pytest.mark.parametrize("day", ["0001-01-01", "2025-12-31", "2026-11-03", "9999-12-31"])
+def test_an_hour_of_another_time_is_named_and_makes_no_verification_without_end(day: str) -> None:
+    """Attack: one file in the year 1 or 9999, and who verifies looks for every hour from there to here."""
+    digested = Digested()
+    key = f"digests/v1/{day}/23.json"
+    digested.administrator.put_object(key, digested.stores.objects.get(digested.digests()[0]))
+    digested.administrator.put_object(f"items/v1/chains/{day}/23/{'0' * 26}.ndjson.gz", b"")
+    assert digested.named()[key] == ["extra"]

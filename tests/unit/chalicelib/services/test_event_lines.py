@@ -89,6 +89,9 @@ def test_a_line_that_is_no_event_says_nothing(text: str) -> None:
         {"v": 1},
         {**EVENT.row(writer="w", number=0), "number": "0"},
         {**EVENT.row(writer="w", number=0), "number": True},
+        {**EVENT.row(writer="w", number=0), "number": 1 << 63},
+        {**EVENT.row(writer="w", number=0), "why": "\ud800"},
+        {**EVENT.row(writer="w", number=0), "chain": ["\udfff"]},
         {**EVENT.row(writer="w", number=0), "chain": ["a", 1]},
         {**EVENT.row(writer="w", number=0), "password": "x"},
         {**EVENT.row(writer="w", number=0), "reads_masked": 1},
@@ -138,3 +141,12 @@ def test_each_process_numbers_what_it_tells() -> None:
     told = [json.loads(line.text)["audit"] for line in lines_of(EVENT, EVENT)]
     assert [row["number"] for row in told] == [0, 1]
     assert len({row["writer"] for row in told}) == 1
+
+
+def test_a_fact_that_one_process_told_twice_leaves_no_hole_in_its_numbers() -> None:
+    """A stream's record is handled again, and the card told of again: one uid, two numbers, and both are there."""
+    stores = MemoryStores()
+    told = AuditEvent(name=AuditName.CARD_POSTED, at=START, ask_id="ask_1")
+    assert EventLines(stores.objects, FakeClock())(GROUP, lines_of(told, told)) == (2, 0)
+    assert [row["number"] for row in rows(stores)] == [0, 1]
+    assert len({row["uid"] for row in rows(stores)}) == 1

@@ -31,6 +31,7 @@ from chalicelib.identity.jws import sign_hop
 from chalicelib.identity.ssh_certificates import UserCertificate, certificate_serial, verify_certificate
 from tests.fakes.control_plane import FILES, ControlPlane
 from tests.fakes.keys import Key
+from tests.fakes.passkey import SoftPasskey
 from tests.unit.chalicelib.services.ssh_targets import SSH_FILES, new_public_key
 
 PASSWORD = "the-targets-own-password"
@@ -144,6 +145,18 @@ def test_a_connection_that_can_be_shown_gets_its_credential(target: str) -> None
     opened = Opened(target)
     assert opened.mint() == ("app", PASSWORD)
     assert "credential.minted" in opened.plane.events.names()
+
+
+@pytest.mark.parametrize("wants", ["approval:dba:2", "approval:dba:1:webauthn"])
+def test_approvals_that_met_less_than_the_rule_wants_mint_nothing(wants: str) -> None:
+    """Attack: a stolen API role put an Ask for one person's click where the rule wants more, and a grant that rests on
+    it. The grant names the rule as met; ``mint`` looks at what the rule wants."""
+    opened = Opened()
+    bundles, key = opened.plane.bundles, SoftPasskey()
+    alice = bundles.files["approvers.yaml"].replace("alice: {", f"alice: {{passkeys: [{key.entry()}], ")
+    bundles.activate(approvers=alice, policy=bundles.files["policies/main.cedar"].replace("approval:dba:1", wants))
+    with pytest.raises(PolicyDenied):
+        opened.mint()
 
 
 def test_over_the_function_it_is_four_fields() -> None:

@@ -14,12 +14,15 @@ from chalicelib.domain.chain import Hop
 from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import SessionId
 from chalicelib.domain.identity import Assurance
-from chalicelib.domain.recording import Gap, segment_key
+from chalicelib.domain.recording import FrameKind, Gap, LeftOut, segment_key
 from chalicelib.identity.jws import sign_answer, sign_hop
+from chalicelib.services.recordings import _result_in, _result_line, read_recording
 from chalicelib.services.review import Review
 from chalicelib.services.reviewed import AccessReview, FindingKind, review_json
 from chalicelib.services.standing import CLOSED_BY_OWNER, CLOSED_BY_OWNER_WHY
+from tests.fakes import aftermath
 from tests.fakes.archive import DELETE, PEOPLE, Archive, Connected
+from tests.fakes.broker import World
 
 
 def review(archive: Archive, what: str = "") -> AccessReview:
@@ -361,3 +364,88 @@ def test_names_of_people_are_of_the_bundle() -> None:
     found = Review(stores=archive.stores, people=(), clock=archive.clock)(SessionId(archive.orders.session_id))
     assert [approval.name for approval in found.sessions[0].approvals] == ["alice"]
     assert found.accountable == (("gh:actor_id:1001", ""),)
+
+
+def test_a_manifest_that_hides_what_was_left_out() -> None:
+    """Frames say that results were left out and the signed manifest does not: whoever sealed it did not read them."""
+    archive = Archive()
+    on = archive.orders
+    told = (("op", "op_1"), ("status", "ok"), ("left_out", LeftOut(rows=9, bytes=90).told()))
+    outcome = replace(on.frames[-1], seq=len(on.frames) + 1, kind=FrameKind.OUTCOME, meta=told)
+    archive.store_again(on, [*on.frames, outcome])
+    assert [(found.key, found.kind) for found in review(archive).findings] == [
+        (on.manifest_key, FindingKind.ALTERED),
+    ]
+
+
+def long_recording() -> tuple[World, list[str]]:
+    """A recording of 40 segments of rows, sealed, and their keys. Whoever alters one keeps its version."""
+    world = World()
+    world.stores.objects._version = lambda key: "v1"  # type: ignore[method-assign]
+    connection = world.connect()
+    for number in range(40):
+        lines = "\n".join(f'["{number}","{line}"]' for line in range(100))
+        connection.recording.accept(FrameKind.ROWS, "s2c", lines, (("op", "op_1"), ("columns", ["n", "line"])))
+        connection.recording.flush()
+    connection.close("client_left")
+    keys = sorted(key for key in world.stores.objects.rows if key.startswith("rec/"))
+    assert len(keys) > 40
+    return world, keys
+
+
+def test_a_long_recording_is_read_ahead_in_its_order() -> None:
+    """More segments than are read at once: every frame once, in order, whether its text is kept or not."""
+    world, _ = long_recording()
+    row = aftermath.row(world)
+    hop = world.stores.chains.hops(row.txn)[row.target_hop].sha256()
+    for texts in (False, True):
+        read = read_recording(world.stores.objects, world.stores.keys, row, hop, texts=texts)
+        assert read.recording.verified
+        assert [frame["seq"] for frame in read.frames] == list(range(1, len(read.frames) + 1))
+        assert {frame["txn"] for frame in read.frames} == {row.txn}
+        assert ["text" in frame for frame in read.frames if frame["kind"] == "rows"] == [texts] * 40
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 9, 20, 39])
+@pytest.mark.parametrize("done", ["missing", "altered", "truncated", "out_of_order"])
+def test_a_tampered_segment_of_a_long_recording_is_named(place: int, done: str) -> None:
+    """What is read ahead is checked like what is not: each is named by its key, and nothing else is."""
+    world, keys = long_recording()
+    stored = world.stores.objects.rows
+    match done:
+        case "missing":
+            del stored[keys[place]]
+        case "altered":
+            raw = gzip.decompress(stored[keys[place]])
+            stored[keys[place]] = gzip.compress(raw[:-30] + b"x" + raw[-29:], mtime=0)
+        case "truncated":
+            stored[keys[place]] = stored[keys[place]][:-9]
+        case _:
+            stored[keys[place]] = stored[keys[place + 1]]
+    assert [(found.key, found.kind.value) for found in aftermath.findings(world)] == [(keys[place], done)]
+
+
+def test_a_line_that_only_looks_like_a_frame_of_results() -> None:
+    """A recording of somebody else's, in a segment that verifies: skipping its text must not skip its ids."""
+    world, _ = long_recording()
+    manifest = aftermath.manifest(world)
+    ours = _result_line(manifest)
+    line = world.stores.objects.rows
+    raw = gzip.decompress(line[manifest.segments[5].key])
+    (mine,) = [one for one in raw.splitlines() if b'"kind":"rows"' in one]
+    assert _result_in(mine, 0, len(mine), ours) == {"seq": mine_seq(mine), "kind": "rows", **ours.ids}
+    for before, after in (
+        (manifest.session_id, "ses_" + "0" * 26),
+        (manifest.connection_id, "con_" + "0" * 26),
+        (f'"txn":"{manifest.txn}"', '"txn":"' + "0" * 26 + '"'),
+        ('"dir":"s2c"', '"dir":"c2s"'),
+        ('"kind":"rows"', '"kind":"operation"'),
+        ('{"v":1', '{"x":"},{","v":1'),
+    ):
+        forged = mine.replace(before.encode(), after.encode())
+        assert forged != mine
+        assert _result_in(forged, 0, len(forged), ours) is None
+
+
+def mine_seq(line: bytes) -> int:
+    return int(json.loads(line)["seq"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,36 @@ def test_one_row_that_cannot_be_sealed_stops_no_other() -> None:
     world.stores.objects.put_new(key, b"{}", content_type="application/json")
     assert swept(world) == Swept(sealed=1, failed=1)
     assert {event.code for event in world.audit.events[-2:]} == {"broker_lost", "proof_invalid"}
+
+
+class Poisoned:
+    """A bucket in which one recording breaks its reader in a way that nobody foresaw."""
+
+    def __init__(self, objects: Any, connection: str) -> None:
+        self._objects = objects
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    def facts(self, key: str) -> Any:
+        if self._connection in key:
+            raise ValueError("hostile")
+        return self._objects.facts(key)
+
+
+def test_one_recording_that_breaks_its_reader_stops_no_other() -> None:
+    """Attack: a client writes what our own code trips over; each run would end at its row, and seal nobody else's."""
+    world = World()
+    world.connect()
+    world.connect()
+    poisoned = min(world.stores.connections.rows.values(), key=lambda found: found.id)
+    world.clock.advance(SILENT_AFTER.total_seconds() + 1)
+    assert sweeper(world, objects=Poisoned(world.stores.objects, poisoned.id))() == Swept(sealed=1, failed=1)
+    assert {(event.connection_id == poisoned.id, event.code) for event in world.audit.events[-2:]} == {
+        (True, "internal"),
+        (False, BROKER_LOST),
+    }
 
 
 def test_a_run_ends_in_time() -> None:

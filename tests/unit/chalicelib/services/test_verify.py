@@ -122,6 +122,7 @@ def test_a_sound_copy_verifies_and_says_what_was_checked(copy: Copy) -> None:
         "subject": copy.archive.txn,
         "verified": True,
         "anchored_by": "file",
+        "complete": True,
         "checked": {
             "hops": 5,
             "sessions": 2,
@@ -132,6 +133,8 @@ def test_a_sound_copy_verifies_and_says_what_was_checked(copy: Copy) -> None:
             "manifests": 2,
             "segments": 4,
             "frames": 20,
+            "tokens_kept": 1,
+            "tokens_opened": 0,
         },
         "findings": [],
     }

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from chalicelib.domain.activation import Activation
 from chalicelib.domain.archived_item import items_of
 from chalicelib.domain.canonical import canonical, sha256_hex
 from chalicelib.domain.connection import BootEnd, boot_end_key
@@ -25,7 +24,7 @@ from chalicelib.services.anchors import fingerprints
 from chalicelib.services.recordings import manifest_of
 from chalicelib.services.verify import Anchor
 from tests.fakes import samples
-from tests.fakes.digested import HOUR_S, Digested
+from tests.fakes.digested import HOUR_S, Digested, signed_activation
 from tests.fakes.signer import MemorySigner
 
 
@@ -57,6 +56,7 @@ def test_a_sound_archive_verifies_and_says_what_was_checked(digested: Digested) 
         "objects": 6,
         "changes": 15,
         "rows": 15,
+        "events": 0,
         "chains": 1,
         "hops": 5,
         "sessions": 2,
@@ -67,6 +67,8 @@ def test_a_sound_archive_verifies_and_says_what_was_checked(digested: Digested) 
         "manifests": 2,
         "segments": 4,
         "frames": 20,
+        "tokens_kept": 1,
+        "tokens_opened": 0,
     }
     head = digested.digests()[-1]
     assert (found.head, found.head_sha256) == (head, sha256_hex(body(digested, head)))
@@ -401,6 +403,15 @@ def test_all_digests_removed_is_named(digested: Digested) -> None:
     assert set(digested.named(copies=True)) == {"digests/v1/2026-11-02/09.json", "digests/v1/2026-11-02/10.json"}
 
 
+def test_the_hours_before_a_deployment_began_have_no_digest() -> None:
+    """``verify --since TODAY`` on the first day: midnight is before anything was, and that is no false alarm."""
+    young = Digested(young=True)
+    midnight = young.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    assert "digests/v1/" not in young.named(since=midnight)
+    young.clock.advance(3 * HOUR_S)
+    assert "missing" in young.named(since=midnight)["digests/v1/"]
+
+
 def test_a_digest_that_was_altered_or_signed_by_another_is_named(digested: Digested) -> None:
     """A count that was lowered; and the same, signed with a key that is not the digest key."""
     key = digested.digests()[0]
@@ -485,9 +496,7 @@ def test_an_outage_is_no_verdict(digested: Digested, store: str) -> None:
 def test_since_looks_at_that_period_alone_and_links_it_to_the_hour_before(digested: Digested) -> None:
     """What is outside is not looked at; that the period hangs on what was before it, is."""
     digested.clock.advance(24 * HOUR_S)
-    digested.stores.activations.put(
-        Activation(serial=1, bundle_digest="ab", previous_digest="", author="a", activated_at=digested.clock.now())
-    )
+    digested.stores.activations.put(signed_activation(digested))
     digested.pump()
     digested.clock.advance(HOUR_S)
     digested.digest()

@@ -59,10 +59,13 @@ def poster(slack: SlackServer) -> SlackPoster:
     return SlackPoster(api_url=f"{slack.url}/api", token=lambda: Secret("xoxb-1"), channel="C1")
 
 
+AT = "https://approve.example.com"
+
+
 def test_a_card_is_posted_and_changed(slack: SlackServer, poster: SlackPoster) -> None:
     """The real client, against the paths and the token of Slack's Web API."""
     made = ask()
-    place = poster.post(card_summary(made), render_card(made))
+    place = poster.post(card_summary(made), render_card(made, at=AT))
     poster.update(place, "done", [])
     assert place == CardPlace(channel="C1", ts="1.2")
     assert [path for path, _, _ in slack.seen] == ["/api/chat.postMessage", "/api/chat.update"]

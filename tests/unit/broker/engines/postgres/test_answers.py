@@ -201,6 +201,35 @@ def test_a_row_of_another_shape_is_refused() -> None:
             made.row(body)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\0",
+        row(),
+        row(b"a", b"b"),
+        b"\0\2" + row(b"a")[2:],
+        row(b"a") + b"x",
+        row(b"abc")[:-1],
+        row(b"")[:-1],
+        struct.pack("!Hi", 1, -2),
+    ],
+)
+def test_a_row_that_is_recorded_has_no_byte_that_the_record_has_not(body: bytes) -> None:
+    """A hostile target could show a client what its record lacks, where nothing is masked and rows pass as they are."""
+    with pytest.raises(ProtocolViolation):
+        Masker([field()], None, catalogue(), []).shown(body)
+
+
+@pytest.mark.parametrize("cell", [None, b"", b"plain", "ü\u2028\U0001f600".encode(), b"\xff", b"x" * 200, b'"\0\\'])
+def test_every_value_is_told_whatever_stands_beside_it(cell: bytes | None) -> None:
+    """ASCII rows are decoded at once and others by value: both tell the same, and a NULL is no empty text."""
+    made = Masker([field(), field(), field()], None, catalogue(), [])
+    told = None if cell is None else cell.decode("utf-8", "replace")
+    assert made.shown(row(cell, b"7", cell)) == [told, "7", told]
+    assert made.shown(row(cell, "é".encode(), None)) == [told, "é", None]
+
+
 def test_an_execute_of_an_unknown_statement_is_masked() -> None:
     """No parse, no proof."""
     made = Masker([field()], None, catalogue(), RULES)

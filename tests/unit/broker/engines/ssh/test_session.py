@@ -212,6 +212,25 @@ def test_a_secret_in_the_output_is_masked_and_recorded_masked(
     assert "AKIA" not in str(broker.connection.frames)
 
 
+def test_output_is_left_out_of_the_record_where_policy_permits_it_and_the_outcome_says_so(
+    broker: SshBroker, target: FakeSshTarget, identity: Identity
+) -> None:
+    """The client gets all of it; what it sent, the command and how it ended are recorded."""
+
+    def program(run: Run) -> int:
+        run.out(b"a" * 1000)
+        run.error(b"b" * 10)
+        return 0
+
+    target.program = program
+    broker.flow.verdicts = lambda _: forward(full=False)
+    assert run(broker, "cat", identity) == (0, b"a" * 1000, b"b" * 10)
+    frames = broker.connection.frames
+    assert [kind for kind, _ in frames if kind in ("data stdout", "data stderr")] == []
+    (told,) = [what for kind, what in frames if kind == "outcome"]
+    assert told["left_out"] == {"rows": 0, "bytes": 1010, "why": "record:statements"}
+
+
 def test_a_prompt_without_a_newline_appears(broker: SshBroker, target: FakeSshTarget, identity: Identity) -> None:
     """A mask that waits for the end of a line would hang every prompt."""
     got: list[bytes] = []
