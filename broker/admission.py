@@ -37,12 +37,12 @@ from chalicelib.domain.errors import (
 )
 from chalicelib.domain.identifiers import SESSION_ID, SessionId
 from chalicelib.domain.identity import Assurance
-from chalicelib.domain.policy import Allow, Decision, NeedsApproval
+from chalicelib.domain.policy import Allow, NeedsApproval
 from chalicelib.domain.session import Grant, Session, SessionStatus
 from chalicelib.domain.store import Answers, Asks, Chains, Connections, Revocations, Sessions, Uses
 from chalicelib.domain.target import Principal, Target
 from chalicelib.domain.verifier import Verifier, stranger_verifier
-from chalicelib.services.access import approvers_stand, asks_for, session_question
+from chalicelib.services.access import approvers_stand, asks_for, session_policy
 
 # What is read for a login that cannot be a session's, so that garbage costs the same read as a good guess.
 _NOBODY: Final = SessionId("ses_00000000000000000000000000")
@@ -255,20 +255,14 @@ def _permitted(
     now: datetime,
 ) -> Allow:
     """Return how ``bundle`` still opens this session with the approvals that it has. Raises PolicyDenied."""
-
-    def asked(met: frozenset[str]) -> Decision:
-        return bundle.policy.decide(
-            session_question(
-                bundle=bundle,
-                chain=chain,
-                target=target,
-                principal=grant.principal,
-                duration_s=session.request.duration_s,
-                now=now,
-                met=met,
-            )
-        )
-
+    asked = session_policy(
+        bundle=bundle,
+        chain=chain,
+        target=target,
+        principal=grant.principal,
+        duration_s=session.request.duration_s,
+        now=now,
+    )
     outcome = asked(frozenset())
     if isinstance(outcome, NeedsApproval):
         met = approvals.met(asked_of_people(bundle, chain, outcome.needs))

@@ -8,7 +8,7 @@ Rule: the requester's reason is never given to policy, since the requester's own
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -19,7 +19,7 @@ from chalicelib.domain.canonical import digest
 from chalicelib.domain.chain import Chain, Hop
 from chalicelib.domain.identifiers import PersonId
 from chalicelib.domain.identity import Assurance
-from chalicelib.domain.policy import PolicyQuestion
+from chalicelib.domain.policy import Decision, PolicyQuestion
 from chalicelib.domain.session import AccessRequest, ApprovalNeed, Session
 from chalicelib.domain.target import Protocol, Target
 
@@ -30,11 +30,12 @@ CHAIN_REVIEW: Final = "chain:review"
 _ANY_DURATION_S: Final = 86_400  # caps nothing, so that policy is asked about a stand-in as about a target
 
 
-def session_question(
-    *, bundle: Bundle, chain: Chain, target: Target, principal: str, duration_s: int, now: datetime, met: frozenset[str]
-) -> PolicyQuestion:
-    """Return what policy is asked about a session: ``met`` are the rules whose approvals were given for it."""
-    return PolicyQuestion(
+def session_policy(
+    *, bundle: Bundle, chain: Chain, target: Target, principal: str, duration_s: int, now: datetime
+) -> Callable[[frozenset[str]], Decision]:
+    """Return what policy says of a session, by the rules whose approvals were given for it: whoever asks a second time,
+    with those that were met, asks the very same question."""
+    unmet = PolicyQuestion(
         chain=chain,
         target=target,
         principal=principal,
@@ -42,8 +43,9 @@ def session_question(
         context={"duration_s": duration_s},
         trigger_known=trigger_known(bundle, chain),
         now=now,
-        met=met,
+        met=frozenset(),
     )
+    return lambda met: bundle.policy.decide(replace(unmet, met=met))
 
 
 def service_question(bundle: Bundle, chain: Chain, action: str, what: str, now: datetime) -> PolicyQuestion:

@@ -23,7 +23,7 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import ConnectionRow
 from chalicelib.domain.errors import AccessError, GrantExpired, GrantRevoked, PolicyDenied, ProofInvalid
 from chalicelib.domain.identifiers import ConnectionId, SessionId
-from chalicelib.domain.policy import Allow, Decision, NeedsApproval
+from chalicelib.domain.policy import Allow, NeedsApproval
 from chalicelib.domain.secret import Secret
 from chalicelib.domain.session import ApprovalNeed, Grant, Session, SessionStatus
 from chalicelib.domain.store import Asks, Connections, Once, Revocations, Secrets, Sessions, Signer, Uses
@@ -34,7 +34,7 @@ from chalicelib.identity.ssh_certificates import (
     public_key_line,
     sign_certificate,
 )
-from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_question
+from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_policy
 from chalicelib.services.evidence import Evidence
 
 # The broker asks right after segment 0 is durable; a row that waited longer belongs to a connection that is gone.
@@ -179,19 +179,14 @@ class Mint:
         return frozenset(grant.met) & rules_met(bundle, chain, needs, ask.question, state.answers)
 
     def _require_permitted(self, bundle: Bundle, chain: Chain, target: Target, session: Session, grant: Grant) -> None:
-        def decided(met: frozenset[str]) -> Decision:
-            return bundle.policy.decide(
-                session_question(
-                    bundle=bundle,
-                    chain=chain,
-                    target=target,
-                    principal=grant.principal,
-                    duration_s=session.request.duration_s,
-                    now=self._clock.now(),
-                    met=met,
-                )
-            )
-
+        decided = session_policy(
+            bundle=bundle,
+            chain=chain,
+            target=target,
+            principal=grant.principal,
+            duration_s=session.request.duration_s,
+            now=self._clock.now(),
+        )
         outcome = decided(frozenset())
         needs = outcome.needs if isinstance(outcome, NeedsApproval) else ()
         # Verified where nothing needs them any more too: approvals that the grant names and nobody gave are a forgery.

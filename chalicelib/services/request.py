@@ -24,7 +24,7 @@ from chalicelib.domain.clock import Clock
 from chalicelib.domain.epoch import epoch_name
 from chalicelib.domain.errors import AccessError, AlreadyExists, BadRequest, IdempotencyConflict, NotFound
 from chalicelib.domain.identifiers import AskId, SessionId, new_ask_id, new_session_id
-from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval
+from chalicelib.domain.policy import Allow, Deny, NeedsApproval
 from chalicelib.domain.session import AccessRequest, Session, SessionStatus
 from chalicelib.domain.store import Asks, Once, Revocations, Sessions
 from chalicelib.domain.target import Protocol, Target
@@ -35,7 +35,7 @@ from chalicelib.services.access import (
     excluded_people,
     needs_of,
     request_commitment,
-    session_question,
+    session_policy,
     stand_in,
     trigger_known,
 )
@@ -138,17 +138,15 @@ class RequestSession:
 
     def _decide(self, caller: Caller, wanted: _Wanted, now: datetime) -> Allow | NeedsApproval:
         revoked = self._revocations.any_of(frozenset({f"target:{wanted.target.name}"}))
-        outcome: Decision = wanted.bundle.policy.decide(
-            session_question(
-                bundle=wanted.bundle,
-                chain=caller.chain,
-                target=wanted.target,
-                principal=wanted.request.principal,
-                duration_s=wanted.request.duration_s,
-                now=now,
-                met=frozenset(),
-            )
+        decided = session_policy(
+            bundle=wanted.bundle,
+            chain=caller.chain,
+            target=wanted.target,
+            principal=wanted.request.principal,
+            duration_s=wanted.request.duration_s,
+            now=now,
         )
+        outcome = decided(frozenset())
         in_scope = caller.may_open(wanted.target.name, wanted.request.principal)
         if isinstance(outcome, Deny) or revoked is not None or not wanted.known or not in_scope:
             raise no_access(rules=outcome.rules, known=wanted.known, in_scope=in_scope)

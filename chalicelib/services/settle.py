@@ -47,7 +47,7 @@ from chalicelib.domain.session import AccessRequest, Session, SessionStatus
 from chalicelib.domain.store import Asks, Revocations, Sessions, Uses
 from chalicelib.domain.target import Protocol, Target
 from chalicelib.domain.verifier import new_session_secret, verifier_of
-from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_question
+from chalicelib.services.access import approvers_stand, asks_for, rules_met, session_policy
 from chalicelib.services.evidence import Evidence
 from chalicelib.services.grant import new_grant, require_served
 from chalicelib.services.identify import Caller
@@ -187,20 +187,14 @@ class Settle:
         now: datetime,
     ) -> tuple[Decision, tuple[str, ...]]:
         """Return what policy says now with the answers, and the rules that they meet."""
-
-        def decided(met: frozenset[str]) -> Decision:
-            return bundle.policy.decide(
-                session_question(
-                    bundle=bundle,
-                    chain=caller.chain,
-                    target=target,
-                    principal=session.request.principal,
-                    duration_s=session.request.duration_s,
-                    now=now,
-                    met=met,
-                )
-            )
-
+        decided = session_policy(
+            bundle=bundle,
+            chain=caller.chain,
+            target=target,
+            principal=session.request.principal,
+            duration_s=session.request.duration_s,
+            now=now,
+        )
         outcome = decided(frozenset())
         needs = outcome.needs if isinstance(outcome, NeedsApproval) else ()
         met = rules_met(bundle, caller.chain, needs, ask.question, answers)

@@ -6,7 +6,7 @@ from chalicelib.config.bundle import Bundles
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.policy import Deny
 from chalicelib.domain.target import Target
-from chalicelib.services.access import session_question
+from chalicelib.services.access import session_policy
 from chalicelib.services.identify import Caller
 from chalicelib.services.request import DEFAULT_DURATION_S
 
@@ -24,15 +24,14 @@ class ListTargets:
         now = self._clock.now()
         found = []
         for name, target in sorted(bundle.targets.items()):
-            question = session_question(
+            decided = session_policy(
                 bundle=bundle,
                 chain=caller.chain,
                 target=target,
                 principal=target.default_principal,
                 duration_s=min(DEFAULT_DURATION_S, target.max_session_s),
                 now=now,
-                met=frozenset(),
             )
-            if caller.may_open(name, "") and not isinstance(bundle.policy.decide(question), Deny):
+            if caller.may_open(name, "") and not isinstance(decided(frozenset()), Deny):
                 found.append(target)
         return tuple(found)
