@@ -10,6 +10,7 @@ from typing import Any, Final
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.errors import BadRequest
 from chalicelib.domain.legal_hold import MAX_REASON, LegalHold, Lift
+from chalicelib.services.form import text_of
 from chalicelib.services.legal_holds import Holds
 
 MAX_SUBJECT: Final = 200
@@ -26,13 +27,13 @@ class HoldWanted:
 
 def read_hold(told: Mapping[str, Any]) -> HoldWanted:
     """Return what a request says. Raises BadRequest naming the member. Pure."""
-    day = _text(told, "since", 10)
+    day = text_of(told, "since", 10)
     try:
         since = date.fromisoformat(day) if day else None
     except ValueError:
         raise BadRequest("since is no day: 2026-01-31") from None
     return HoldWanted(
-        subject=_text(told, "subject", MAX_SUBJECT), reason=_text(told, "reason", MAX_REASON), since=since
+        subject=text_of(told, "subject", MAX_SUBJECT), reason=text_of(told, "reason", MAX_REASON), since=since
     )
 
 
@@ -58,10 +59,3 @@ def told_lift(lift: Lift) -> Mapping[str, Json]:
 
 def told_holds(holds: Holds) -> Mapping[str, Json]:
     return {"holds": [told_hold(hold, holds.lifts.get(hold.id)) for hold in holds.all]}
-
-
-def _text(told: Mapping[str, Any], name: str, limit: int) -> str:
-    value = told.get(name, "")
-    if not isinstance(value, str) or len(value) > limit:
-        raise BadRequest(f"{name} is no text of at most {limit} characters")
-    return value

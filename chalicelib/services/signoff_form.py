@@ -12,6 +12,7 @@ from typing import Any, Final
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.errors import BadRequest
 from chalicelib.domain.signoff import Period, Selection, Signoff, signoff_key
+from chalicelib.services.form import text_of
 from chalicelib.services.sign_off import SignoffWanted
 
 MAX_NAMED: Final = 500  # identities in one request; more of them are kept by keep_others, or revoked one by one
@@ -25,12 +26,12 @@ def read_signoff(told: Json | None) -> SignoffWanted:
         raise BadRequest("signoff is missing")
     return SignoffWanted(
         period=_period(told),
-        selection=Selection(target=_text(told, "target", MAX_NAME), pipeline=_text(told, "pipeline", MAX_IDENTITY)),
-        population_sha256=_text(told, "population_sha256", 64),
+        selection=Selection(target=text_of(told, "target", MAX_NAME), pipeline=text_of(told, "pipeline", MAX_IDENTITY)),
+        population_sha256=text_of(told, "population_sha256", 64),
         keep=_named(told, "keep"),
         revoke=_named(told, "revoke"),
         keep_others=told.get("keep_others") is True,
-        note=_text(told, "note", MAX_IDENTITY),
+        note=text_of(told, "note", MAX_IDENTITY),
     )
 
 
@@ -52,17 +53,10 @@ def told_signoff(signed: Signoff) -> Mapping[str, Json]:
 
 def _period(told: Mapping[str, Any]) -> Period:
     try:
-        since, until = (datetime.fromisoformat(_text(told, name, 40)) for name in ("since", "until"))
+        since, until = (datetime.fromisoformat(text_of(told, name, 40)) for name in ("since", "until"))
         return Period(since=since, until=until)
     except ValueError as error:
         raise BadRequest(f"since and until are no period: {error}") from error
-
-
-def _text(told: Mapping[str, Any], name: str, limit: int) -> str:
-    value = told.get(name, "")
-    if not isinstance(value, str) or len(value) > limit:
-        raise BadRequest(f"{name} is no text of at most {limit} characters")
-    return value
 
 
 def _named(told: Mapping[str, Any], name: str) -> tuple[str, ...]:

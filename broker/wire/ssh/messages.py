@@ -17,7 +17,6 @@ from typing import Final
 from broker.wire.violation import RemoteViolation
 
 GLOBAL_REQUEST: Final = 80
-REQUEST_SUCCESS: Final = 81
 REQUEST_FAILURE: Final = 82
 OPEN: Final = 90
 OPEN_CONFIRMATION: Final = 91
@@ -32,7 +31,6 @@ SUCCESS: Final = 99
 FAILURE: Final = 100
 
 PROHIBITED: Final = 1  # OPEN_FAILURE: administratively prohibited
-UNKNOWN_TYPE: Final = 3
 RESOURCE_SHORTAGE: Final = 4
 
 STDOUT: Final = 0  # plain data; RFC 4254 has no number for it
