@@ -134,18 +134,12 @@ def verify_all(
     walking = ArchiveWalk(source.objects, fold.meet, numbers.meet)
     walking.digested(chain)
     upcoming = chain.last + HOUR if chain.last is not None else start
-    left = [SETTLE_TRIES]
 
-    def again() -> bool:
-        left[0] -= 1
-        pause(SETTLE_S)
+    def catch_up() -> None:
         walking.undigested(start, upcoming, clock.now())
-        return left[0] > 0
 
-    walking.undigested(start, upcoming, now)
-    compared, edited = 0, list[Finding]()
-    if source.rows is not None:
-        compared, edited = row_findings(source.rows, source.objects, fold, listed=whole, again=again)
+    catch_up()
+    compared, edited = _compared(source, fold, catch_up, pause, whole=whole)
     walking.sealed(start, clock.now(), fold.open_connections())
     named = {finding.key for finding in walking.walk.findings}  # an object that was altered need not be named twice
     signed = signed_object_findings(walking.walk.named, source.objects, trusted.keys)
@@ -185,6 +179,25 @@ def verify_all(
         code=code_changes(chain.digests.values(), chain.before),
         tables=source.rows is not None,
     )
+
+
+def _compared(
+    source: ArchiveSource, fold: RowFold, catch_up: Callable[[], None], pause: Callable[[float], None], *, whole: bool
+) -> tuple[int, list[Finding]]:
+    """Compare the live tables, where there are any, with what was archived; a change may still be on its way there, so
+    that ``catch_up`` reads on a few times."""
+    if source.rows is None:
+        return 0, []
+    left = SETTLE_TRIES
+
+    def again() -> bool:
+        nonlocal left
+        left -= 1
+        pause(SETTLE_S)
+        catch_up()
+        return left > 0
+
+    return row_findings(source.rows, source.objects, fold, listed=whole, again=again)
 
 
 def _beginning(objects: ReadObjects, chain: DigestChain) -> datetime | None:
