@@ -132,6 +132,7 @@ def test_all_words_of_one_operation_and_no_unwanted_one() -> None:
         gzip.compress(segment_header(WHO, 0, "") + b"not json\n"),
         _segment(7, _frame(1, FrameKind.DATA, "x"))[1],
     ],
+    ids=["no gzip", "no header", "cut", "no frame", "another number"],
 )
 def test_what_is_no_segment_of_the_connection_stops_the_search(body: bytes) -> None:
     """Attack: damage or swap a segment, so that a word in it is not found and nobody asks why."""
