@@ -1,9 +1,9 @@
 """The broker: ``python -m broker``. Composition root: settings, stores, the one flow, engine, listener; and its end.
 
 Rules: it listens only once the configuration and the revocation feed were read; it says so in one log line
-(``listening``, with host and port). SIGTERM and SIGINT stop accepting, end every connection in its own protocol, seal,
-and exit within 25 s, which is what Fargate's default stop timeout of 30 s leaves. One process per vCPU: one event loop,
-one pool for what blocks, one for uploads, and the periodic threads.
+(``listening``, with host and port). SIGTERM and SIGINT stop accepting; sessions go on for as long as the settings say
+(not at all by default); then, or told a second time, every connection is ended in its own protocol and sealed, within
+25 s. One process per vCPU: one event loop, one pool for what blocks, one for uploads, and the periodic threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,11 +39,13 @@ from broker.events import Events
 from broker.evidence import Evidence
 from broker.holds import HoldPoller
 from broker.inspection import Inspector
+from broker.leaving import END_S, Told, left_alone
 from broker.listeners.limits import Strangers
 from broker.listeners.tcp import Listener, bind
 from broker.listeners.tls import postgres_tls
 from broker.liveness import Liveness
-from broker.logs import log_event, log_to_stderr
+from broker.logs import log_event, log_sessions, log_to_stderr
+from broker.protection import TaskProtection
 from broker.recorder import Recorder
 from broker.recorder.finishing import FINISH_EVERY_S, Finishing
 from broker.recorder.spool import Spool
@@ -53,8 +55,9 @@ from broker.tasks import Tasks
 from broker.threads import Periodic, WorkerPool
 from chalicelib.config.active import ActiveBundle
 from chalicelib.domain.connection import BEAT_EVERY_S
-from chalicelib.domain.errors import AccessError, StoreUnavailable
+from chalicelib.domain.errors import AccessError, Limited, StoreUnavailable
 from chalicelib.domain.identifiers import ulid
+from chalicelib.domain.secret import Secret
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.verifier import Verifier
 from chalicelib.identity.jws import verify_answer, verify_hop
@@ -66,7 +69,7 @@ from chalicelib.store.opened import Stores, open_stores
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DRAIN_S: Final = 25.0
+LIVE_EVERY_S: Final = 15.0  # four numbers in each minute that CloudWatch averages, and as late as protection may come
 # Store calls of connections that open, settle or close: each waits some milliseconds for the network, and 32 keep up
 # with a burst of a hundred logins; the queue is that burst several times over.
 POOL_THREADS: Final = 32
@@ -283,34 +286,71 @@ class _Served:
     protocol: str
     engine: _Ticking
     listener: Listener
+    transports: Tasks
 
 
-async def serve(settings: Settings, parts: Parts, clock: SystemClock, stopping: asyncio.Event) -> None:
-    """Listen until ``stopping``; then end every connection, within DRAIN_S."""
+async def serve(settings: Settings, parts: Parts, clock: SystemClock, told: Told) -> None:
+    """Listen until ``told`` to leave; let sessions go on while they may; then end every connection, within END_S."""
     tasks, driving = Tasks(), Tasks()
     driver = Driver(pool=parts.pool, tasks=driving)
-    served = [_served_postgres(settings, parts, driver, clock, tasks)]
+    served = [_served_postgres(settings, parts, driver, clock)]
     if settings.ssh_host_key is not None:
-        served.append(_served_ssh(settings, settings.ssh_host_key, parts, driver, clock, tasks))
+        served.append(_served_ssh(settings, settings.ssh_host_key, parts, driver, clock))
     accepting = {tasks.start("accept", one.listener.accept()) for one in served}
     for one in served:
         tasks.start("tick", one.engine.tick())
         host, port = one.listener.address
         _log.info("listening", extra={"protocol": one.protocol, "host": host, "port": port, "build": settings.build})
-    stopped = tasks.start("stopping", stopping.wait())
+    if settings.ecs_agent:
+        protection = TaskProtection(settings.ecs_agent, clock=clock)
+        tasks.start("live", _told_live(served, driver, protection, clock, settings.prefix))
+    stopped = tasks.start("told", told.leave.wait())
     await asyncio.wait({*accepting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    _log.info("draining")
     for task in accepting:
         task.cancel()
+    await asyncio.wait(accepting)  # the sockets are closed: whoever comes now is refused, and finds another broker
+    await _let_finish(served, settings.drain_s, told)
+    _log.info("draining", extra={"live": _live(served)})
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_S):
+        async with asyncio.timeout(END_S):
             await asyncio.gather(*(one.engine.drain() for one in served))
             await driving.drained()
     await tasks.cancel_all()
+    for one in served:
+        await one.transports.cancel_all()
     await driving.cancel_all()
 
 
-def _served_postgres(settings: Settings, parts: Parts, driver: Driver, clock: SystemClock, tasks: Tasks) -> _Served:
+async def _let_finish(served: Sequence[_Served], within_s: int, told: Told) -> None:
+    if not within_s:
+        return
+    _log.info("leaving", extra={"live": _live(served), "limit_s": within_s})
+
+    async def emptied() -> None:
+        for one in served:
+            await one.listener.emptied()
+
+    why = await left_alone(emptied(), within_s=within_s, told=told)
+    _log.info("left alone", extra={"live": _live(served), "why": why})
+
+
+def _live(served: Sequence[_Served]) -> int:
+    return sum(one.listener.live for one in served)
+
+
+async def _told_live(
+    served: Sequence[_Served], driver: Driver, protection: TaskProtection, clock: SystemClock, name: str
+) -> None:
+    """Tell CloudWatch and ECS how many sessions are open, for as long as the broker lives."""
+    while True:
+        live = _live(served)
+        log_sessions(live, name=name, at=clock.now())
+        with contextlib.suppress(Limited):  # the pool is full of sessions' own work: at the next turn
+            await driver.run(protection.step, live)
+        await asyncio.sleep(LIVE_EVERY_S)
+
+
+def _served_postgres(settings: Settings, parts: Parts, driver: Driver, clock: SystemClock) -> _Served:
     engine = PostgresEngine(
         door=parts.entrance,
         driver=driver,
@@ -318,13 +358,13 @@ def _served_postgres(settings: Settings, parts: Parts, driver: Driver, clock: Sy
         tls=postgres_tls(settings.tls_certificate, settings.tls_key),
         clock=clock,
     )
-    listening = bind(settings.listen_host, settings.postgres_port)
-    listener = Listener(listening, engine, strangers=Strangers(), tasks=tasks)
-    return _Served(protocol="postgres", engine=engine, listener=listener)
+    listening, transports = bind(settings.listen_host, settings.postgres_port), Tasks()
+    listener = Listener(listening, engine, strangers=Strangers(), tasks=transports, proxied=settings.proxied)
+    return _Served(protocol="postgres", engine=engine, listener=listener, transports=transports)
 
 
 def _served_ssh(
-    settings: Settings, host_key: Path, parts: Parts, driver: Driver, clock: SystemClock, tasks: Tasks
+    settings: Settings, host_key: Path | Secret, parts: Parts, driver: Driver, clock: SystemClock
 ) -> _Served:
     engine = SshEngine(
         door=parts.entrance,
@@ -334,23 +374,25 @@ def _served_ssh(
         host_key=read_host_key(host_key),
         clock=clock,
     )
+    transports = Tasks()
     listener = Listener(
         bind(settings.listen_host, settings.ssh_port),
         engine,
         strangers=Strangers(),
-        tasks=tasks,
+        tasks=transports,
         handshake_s=SSH_HANDSHAKE_S,
         greeting=GREETING,
+        proxied=settings.proxied,
     )
-    return _Served(protocol="ssh", engine=engine, listener=listener)
+    return _Served(protocol="ssh", engine=engine, listener=listener, transports=transports)
 
 
-async def _until_told(work: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    stopping = asyncio.Event()
+async def _until_told(work: Callable[[Told], Awaitable[None]]) -> None:
+    told = Told()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    await work(stopping)
+        loop.add_signal_handler(name, told.tell)
+    await work(told)
 
 
 def main() -> int:
@@ -371,7 +413,7 @@ def main() -> int:
         )
         with ExitStack() as started:
             parts = put_together(settings, stores, clock, started)
-            uvloop.run(_until_told(lambda stopping: serve(settings, parts, clock, stopping)))
+            uvloop.run(_until_told(lambda told: serve(settings, parts, clock, told)))
     except (AccessError, OSError) as error:
         why = error.public if isinstance(error, AccessError) else type(error).__name__
         _log.error("the broker cannot run", extra={"why": why})

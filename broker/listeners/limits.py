@@ -19,9 +19,9 @@ MAX_STRANGERS_PER_PEER: Final = 32  # a pool's burst behind one address; a conne
 class Place:
     """One stranger's place. Calling it gives it back (idempotent). ``dropped``: it had to make room."""
 
-    def __init__(self, door: Strangers, peer: str) -> None:
+    def __init__(self, door: Strangers, peer: str | None) -> None:
         self._door = door
-        self.peer = peer
+        self.peer = peer  # None: behind a balancer that has not said yet for whom it connects
         self.dropped = False
 
     def __call__(self) -> None:
@@ -45,19 +45,29 @@ class Strangers:
     def __len__(self) -> int:
         return len(self._inside)
 
-    def enter(self, peer: str, drop: Callable[[], None] | None = None) -> Place | None:
-        """Return a place, or None where there is none. ``drop`` ends the transport, should it have to make room while
-        it is silent; without it never does."""
-        if self._peers[peer] >= self._per_peer and not self._make_room(peer):
+    def enter(self, peer: str | None, drop: Callable[[], None] | None = None) -> Place | None:
+        """Return a place, or None where there is none. ``peer`` is None where a balancer will name it: until then it
+        counts for the total alone. ``drop`` ends the transport, should it have to make room while it is silent; without
+        it never does."""
+        if not self._has_room(peer):
             return None
         if len(self) >= self._total and not self._make_room(None):
             return None
         place = Place(self, peer)
         self._inside.add(place)
-        self._peers[peer] += 1
+        if peer is not None:
+            self._peers[peer] += 1
         if drop is not None:
             self._silent[place] = drop
         return place
+
+    def name(self, place: Place, peer: str) -> bool:
+        """Count ``place``, whose balancer said for whom it is, for ``peer``; return whether there was room."""
+        if place not in self._inside or not self._has_room(peer):
+            return False
+        place.peer = peer
+        self._peers[peer] += 1
+        return True
 
     def keep(self, place: Place) -> None:
         """``place`` is not silent any more."""
@@ -68,9 +78,13 @@ class Strangers:
         self._silent.pop(place, None)
         if place in self._inside:
             self._inside.remove(place)
-            self._peers[place.peer] -= 1
-            if not self._peers[place.peer]:
-                del self._peers[place.peer]
+            if place.peer is not None:
+                self._peers[place.peer] -= 1
+                if not self._peers[place.peer]:
+                    del self._peers[place.peer]
+
+    def _has_room(self, peer: str | None) -> bool:
+        return peer is None or self._peers[peer] < self._per_peer or self._make_room(peer)
 
     def _make_room(self, peer: str | None) -> bool:
         """Drop who has been silent for longest, of ``peer`` or of all; return whether there was one."""

@@ -4,9 +4,16 @@ Rules: the accept loop does nothing but accept; every transport gets a task of i
 a deadline; one that sends nothing is dropped at the deadline, or sooner where its place is wanted; the first byte is
 looked at without being taken, since a TLS handshake begins with 0x16 and no PostgreSQL startup packet does. Where the
 server speaks first (ssh: a client may wait for our version line) the listener says it, so that one who never answers
-costs its engine nothing. Each transport ends in exactly one log line. Stopping closes the listening socket first.
+costs its engine nothing. Each transport ends in exactly one log line, but for a balancer's health checks, which end
+without one. Stopping closes the listening socket first.
 
-Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS); RFC 4253 section 4.2.
+Where a balancer stands before it (``proxied``), each transport begins with a PROXY header, and one without is dropped;
+the client's address is the header's from there on, for the limits too. Nobody is on loopback then, whatever a header
+says: plaintext is for clients of this machine alone. Where none stands before it a header is no protocol that an
+engine knows, so nobody gives itself an address. Who may reach the port is the network's to say (a security group).
+
+Source: RFC 8446 section 5.1 (content type 22); PostgreSQL 17, 55.2.10 (direct TLS); RFC 4253 section 4.2;
+``broker.wire.proxy``.
 """
 
 from __future__ import annotations
@@ -22,6 +29,8 @@ from typing import Final
 from broker.engines.accepted import Accepted, Engine
 from broker.listeners.limits import Place, Strangers
 from broker.tasks import Tasks
+from broker.wire.proxy import ProxyHeader
+from broker.wire.violation import RemoteViolation
 
 HANDSHAKE_S: Final = 10.0  # TLS, SCRAM and two round trips from anywhere on earth take two
 BACKLOG: Final = 512
@@ -59,14 +68,26 @@ class Listener:
         tasks: Tasks,
         handshake_s: float = HANDSHAKE_S,
         greeting: bytes = b"",
+        proxied: bool = False,
     ) -> None:
-        """``greeting``: what the server says first, a line that any socket takes at once."""
+        """``tasks`` keeps its transports, and nothing else. ``greeting``: what the server says first, a line that any
+        socket takes at once. ``proxied``: a balancer stands before it, and says who each client is."""
         self._listening = listening
         self._engine = engine
         self._strangers = strangers
         self._tasks = tasks
         self._handshake_s = handshake_s
         self._greeting = greeting
+        self._proxied = proxied
+
+    @property
+    def live(self) -> int:
+        """How many transports proved who they are and have not ended."""
+        return max(0, len(self._tasks) - len(self._strangers))
+
+    async def emptied(self) -> None:
+        """Wait until no transport is left, strangers included."""
+        await self._tasks.drained()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -92,7 +113,7 @@ class Listener:
             self._listening.close()
 
     def _enter(self, accepted: socket.socket, peer: str) -> None:
-        place = self._strangers.enter(peer, lambda: _hang_up(accepted))
+        place = self._strangers.enter(None if self._proxied else peer, lambda: _hang_up(accepted))
         if place is None:
             accepted.close()
             _log.warning("connection dropped", extra={"peer": peer, "why": _TOO_MANY})
@@ -105,9 +126,14 @@ class Listener:
         deadline = asyncio.get_running_loop().time() + self._handshake_s
         try:
             async with asyncio.timeout_at(deadline):
-                if self._greeting:
-                    await asyncio.get_running_loop().sock_sendall(accepted, self._greeting)
-                first = await _peek(accepted)
+                if self._proxied:
+                    client = await _client(accepted)
+                    if client is None:
+                        return  # a health check: it has seen that we accept
+                    peer = client
+                    if not self._strangers.name(place, peer):
+                        place.dropped = True
+                first = b"" if place.dropped else await self._first(accepted)
             place.spoke()
             if place.dropped:
                 ended = _TOO_MANY
@@ -118,7 +144,7 @@ class Listener:
                     Accepted(
                         socket=accepted,
                         peer=peer,
-                        loopback=ipaddress.ip_address(peer.partition("%")[0]).is_loopback,
+                        loopback=not self._proxied and ipaddress.ip_address(peer.partition("%")[0]).is_loopback,
                         direct_tls=first == _TLS_HANDSHAKE,
                         deadline=deadline,
                         authenticated=place,
@@ -126,12 +152,32 @@ class Listener:
                 )
         except TimeoutError:
             ended = "silent"
+        except RemoteViolation as violation:
+            ended = f"violation: {violation.what}"
         except OSError as error:
             ended = type(error).__name__
         finally:
             place()
             accepted.close()
         _log.info("connection ended", extra={"peer": peer, "how": ended})
+
+    async def _first(self, accepted: socket.socket) -> bytes:
+        if self._greeting:
+            await asyncio.get_running_loop().sock_sendall(accepted, self._greeting)
+        return await _peek(accepted)
+
+
+async def _client(accepted: socket.socket) -> str | None:
+    """Return the client's address as the PROXY header has it, having taken that header and no byte more; None where
+    there is no client. Raises RemoteViolation where it is no header, or the sender left within it."""
+    loop = asyncio.get_running_loop()
+    header = ProxyHeader()
+    while header.wanted:
+        data = await loop.sock_recv(accepted, header.wanted)
+        if not data:
+            raise RemoteViolation("left without a PROXY header")
+        header.take(data)
+    return header.client
 
 
 def _hang_up(accepted: socket.socket) -> None:

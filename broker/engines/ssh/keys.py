@@ -37,12 +37,14 @@ _ALGORITHMS: Final = {
 }
 
 
-def read_host_key(path: Path) -> paramiko.PKey:
-    """Return the broker's own host key from an OpenSSH (or PEM) file. Raises ConfigurationInvalid naming the file."""
+def read_host_key(given: Path | Secret) -> paramiko.PKey:
+    """Return the broker's own host key from an OpenSSH (or PEM) file, or from its text. Raises ConfigurationInvalid
+    naming the file, where there is one."""
     try:
-        return _loaded(path.read_text(encoding="ascii"))
+        return _loaded(given.read_text(encoding="ascii") if isinstance(given, Path) else given.expose())
     except (OSError, ValueError, TypeError, paramiko.SSHException) as error:
-        raise ConfigurationInvalid(f"the broker's host key {path} cannot be used") from error
+        which = given if isinstance(given, Path) else "in COUNTERSIGN_SSH_HOST_KEY_PEM"
+        raise ConfigurationInvalid(f"the broker's host key {which} cannot be used") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

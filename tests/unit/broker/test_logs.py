@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from broker.logs import JsonLines, log_event
+from broker.logs import JsonLines, log_event, log_sessions
 from chalicelib.domain.audit import AuditEvent, AuditName
 from tests.fakes.clock import START
 
@@ -65,3 +65,24 @@ def test_an_audit_event_is_a_line_with_its_own_fields() -> None:
     assert found["message"] == "connection.opened"
     assert found["audit"] == row
     assert (row["at"], row["subject"], row["writer"]) == ("2026-11-02T09:30:00.000Z", "con_1", "boot_1")
+
+
+def test_the_number_of_sessions_is_a_metric_of_its_deployment() -> None:
+    """The service scales by it: CloudWatch takes names, dimensions and the value from the line itself."""
+    kept = Kept()
+    logger = logging.getLogger("broker.logs")
+    logger.addHandler(kept)
+    level, logger.level = logger.level, logging.INFO
+    try:
+        log_sessions(7, name="countersign-prod", at=START)
+    finally:
+        logger.removeHandler(kept)
+        logger.setLevel(level)
+    (record,) = kept.seen
+    found = json.loads(JsonLines().format(record))
+    assert (found["Sessions"], found["Service"], found["Name"]) == (7, "broker", "countersign-prod")
+    (described,) = found["_aws"]["CloudWatchMetrics"]
+    assert described["Namespace"] == "Countersign"
+    assert described["Metrics"] == [{"Name": "Sessions", "Unit": "Count"}]
+    assert all(found[name] for names in described["Dimensions"] for name in names)
+    assert found["_aws"]["Timestamp"] == int(START.timestamp() * 1000)

@@ -106,6 +106,15 @@ def test_a_host_key_is_read_from_its_file_or_named(tmp_path: Path) -> None:
             read_host_key(wrong)
 
 
+def test_a_host_key_is_given_as_text_and_is_not_told_where_it_is_none() -> None:
+    """A task gets it from a secret store: it must not come out in an error."""
+    text = pem(ec.generate_private_key(ec.SECP256R1()))
+    assert read_host_key(Secret(text)).can_sign()
+    with pytest.raises(ConfigurationInvalid, match="COUNTERSIGN_SSH_HOST_KEY_PEM") as refused:
+        read_host_key(Secret("hunter2"))
+    assert "hunter2" not in str(refused.value)
+
+
 def test_only_a_listed_host_key_is_accepted() -> None:
     """No trust on first use: whoever answers at the address could be anybody."""
     listed, other = make_key(), make_key()
