@@ -297,7 +297,9 @@ def digest(_event: CloudWatchEvent) -> Mapping[str, Json]:
 
 @app.schedule(Rate(SWEEP_MINUTES, unit=Rate.MINUTES), name="sweep")
 def sweep(_event: CloudWatchEvent) -> Mapping[str, Json]:
-    return sweep_service(parts())().told()
+    told = sweep_service(parts())().told()
+    logger.info("swept", extra=told)  # a line each run, whatever it found: its absence is an alarm too
+    return told
 
 
 @app.schedule(Cron(RETAIN_MINUTE, "*", "*", "*", "?", "*"), name="retain")

@@ -4,7 +4,8 @@ What is checked: relative links and anchors of every Markdown file; each word of
 that name in the code, in the file that the glossary names; `docs/errors.md` and `chalicelib/domain/errors.py` list the
 same codes; each decision has its sections and is listed; each test that the threat model names exists; each `make`
 target that a page names exists; the state table of `docs/architecture.md` names exactly the roles whose policies may
-write each table; `docs/openapi.json` is what the endpoints declare.
+write each table; `docs/openapi.json` is what the endpoints declare; `docs/permissions.md` tells every statement of
+every policy, with a reason (`.ci/permissions.py`).
 It needs the standard library, and for the last check what the endpoints need.
 
     python .ci/docs.py [ROOT]
@@ -197,6 +198,10 @@ def contract_drift(root: Path) -> Iterator[str]:
         yield f"docs/openapi.json is not what the endpoints declare: {how}"
 
 
+def permission_differences(root: Path) -> Iterator[str]:
+    yield from runpy.run_path(str(Path(__file__).parent / "permissions.py"))["faults"](root)
+
+
 def main(arguments: Iterable[str]) -> int:
     root = Path(next(iter(arguments), Path(__file__).parents[1])).resolve()
     faults = [fault for check in _CHECKS for fault in check(root)]
@@ -215,6 +220,7 @@ _CHECKS: Final = (
     missing_targets,
     state_differences,
     contract_drift,
+    permission_differences,
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from dev.authority import ServerIdentity
-from dev.emulator import Emulator
 from dev.provision import BUCKET_KEY
 from dev.slack_standin import CHANNEL, SlackStandin
 
@@ -34,9 +33,9 @@ class Doors:
     ssh: int
 
 
-def aws_settings(emulator: Emulator, lambda_url: str) -> dict[str, str]:
+def aws_settings(endpoint: str, lambda_url: str) -> dict[str, str]:
     return {
-        "AWS_ENDPOINT_URL": emulator.endpoint,
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ENDPOINT_URL_LAMBDA": lambda_url,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -141,6 +141,7 @@ def _places(order: Order, made: Provisioned) -> dict[str, str]:
         "PREFIX": order.store.prefix,
         "BUCKET": order.store.bucket,
         "DIGEST_BUCKET": order.store.digest_bucket,
+        "DATABASE": order.store.prefix.replace("-", "_"),
         "FUNCTION_PREFIX": order.function_prefix,
         "BUCKET_KEY": made.bucket_key,
         "KEPT_KEY": made.kept_key,

@@ -7,49 +7,35 @@ and fails where something is there already.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from boto3.session import Session
 
-from chalicelib.domain.archived_item import TABLE_KEYS
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.settings import StoreSettings
-from chalicelib.store.activations import ACTIVATIONS
-from chalicelib.store.approvals import ANSWERS, ASKS, BY_TIME, USES
-from chalicelib.store.beats import BEATS
-from chalicelib.store.chains import CHAINS
-from chalicelib.store.connections import CONNECTIONS, OF_BOOT, UNSEALED
-from chalicelib.store.once import ONCE, TTL_ATTRIBUTE
-from chalicelib.store.revocations import REVOCATIONS
-from chalicelib.store.sessions import BY_DAY, OF_TXN, SESSIONS
+from chalicelib.store.once import TTL_ATTRIBUTE
 from chalicelib.store.vault import KEPT_KEY
+from dev.settings import ROOT
 
-# Table to its key attributes: the partition's, and the sort key's where there is one; S is text, N a number.
-_TABLES: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    CHAINS: (("txn", "S"), ("place", "S")),
-    SESSIONS: (("id", "S"),),
-    CONNECTIONS: (("session", "S"), ("id", "S")),
-    BEATS: (("id", "S"),),
-    ASKS: (("id", "S"),),
-    ANSWERS: (("ask", "S"), ("person", "S")),
-    USES: (("ask", "S"), ("n", "N")),
-    REVOCATIONS: (("id", "S"),),
-    ONCE: (("id", "S"),),
-    ACTIVATIONS: (("line", "S"), ("serial", "N")),
-}
-# Table to the names and key attributes of its indexes, which hold keys only; only what is read by no key needs one.
-_INDEXES: Final[Mapping[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]]] = {
-    SESSIONS: ((OF_TXN, (("txn", "S"), ("id", "S"))), (BY_DAY, (("day", "S"), ("id", "S")))),
-    CONNECTIONS: (
-        (UNSEALED, (("open", "S"), ("opened", "S"))),
-        (OF_BOOT, (("boot", "S"), ("number", "N"))),
-    ),
-    ASKS: ((BY_TIME, (("line", "S"), ("created", "S"))),),
-}
+_DECLARED: Final = ROOT / "infra" / "tables.json"  # what Terraform makes its tables of, too
 BUCKET_KEY: Final = "bucket"  # the alias of the key that objects are encrypted with, after the prefix
-_STREAMED: Final = frozenset(TABLE_KEYS)  # every change of what is evidence is archived; asks and answers have cards
+
+
+Attributes = tuple[tuple[str, str], ...]  # a key's: the partition's, and the sort key's; S is text, N a number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeclaredTable:
+    """A table as ``infra/tables.json`` has it: its key, its indexes (which hold keys only; only what is read by no key
+    needs one), whether every change is streamed, and whether rows with a past ``expires`` are deleted."""
+
+    key: Attributes
+    indexes: Mapping[str, Attributes]
+    streamed: bool
+    expires: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,23 +69,41 @@ def provision(settings: StoreSettings) -> Provisioned:
     )
 
 
+def declared_tables() -> dict[str, DeclaredTable]:
+    """Return the tables that a deployment has, by their names without prefix."""
+    return {
+        name: DeclaredTable(
+            key=_attributes(told["key"]),
+            indexes={index: _attributes(keys) for index, keys in told.get("indexes", {}).items()},
+            streamed=told.get("stream", False),
+            expires=told.get("expires", False),
+        )
+        for name, told in json.loads(_DECLARED.read_text()).items()
+    }
+
+
+def _attributes(told: list[list[str]]) -> Attributes:
+    return tuple((name, kind) for name, kind in told)
+
+
 def _make_tables(dynamodb: Any, settings: StoreSettings) -> tuple[dict[str, str], dict[str, str]]:
     arns, streams = dict[str, str](), dict[str, str]()
-    for name, attributes in _TABLES.items():
+    tables = declared_tables()
+    for name, table in tables.items():
         streamed = {"StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}}
         made = dynamodb.create_table(
             TableName=f"{settings.prefix}-{name}",
             BillingMode="PAY_PER_REQUEST",
-            KeySchema=_key_schema(attributes),
-            **_indexed(attributes, _INDEXES.get(name, ())),
-            **(streamed if name in _STREAMED else {}),
+            KeySchema=_key_schema(table.key),
+            **_indexed(table),
+            **(streamed if table.streamed else {}),
         )["TableDescription"]
         arns[name] = made["TableArn"]
-        if name in _STREAMED:
+        if table.streamed:
             streams[name] = made["LatestStreamArn"]
-    for name in _TABLES:
+    for name in tables:
         dynamodb.get_waiter("table_exists").wait(TableName=f"{settings.prefix}-{name}")
-    for name in (ONCE, BEATS):
+    for name in (name for name, table in tables.items() if table.expires):
         dynamodb.update_time_to_live(
             TableName=f"{settings.prefix}-{name}",
             TimeToLiveSpecification={"Enabled": True, "AttributeName": TTL_ATTRIBUTE},
@@ -107,25 +111,23 @@ def _make_tables(dynamodb: Any, settings: StoreSettings) -> tuple[dict[str, str]
     return arns, streams
 
 
-def _indexed(
-    attributes: tuple[tuple[str, str], ...], indexes: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
-) -> dict[str, Any]:
+def _indexed(table: DeclaredTable) -> dict[str, Any]:
     """Return the definitions of all key attributes, and the indexes."""
-    defined = dict(attributes)
-    for _, keys in indexes:
+    defined = dict(table.key)
+    for keys in table.indexes.values():
         defined |= dict(keys)
     found: dict[str, Any] = {
         "AttributeDefinitions": [{"AttributeName": key, "AttributeType": kind} for key, kind in defined.items()]
     }
-    if indexes:
+    if table.indexes:
         found["GlobalSecondaryIndexes"] = [
             {"IndexName": name, "KeySchema": _key_schema(keys), "Projection": {"ProjectionType": "KEYS_ONLY"}}
-            for name, keys in indexes
+            for name, keys in table.indexes.items()
         ]
     return found
 
 
-def _key_schema(attributes: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+def _key_schema(attributes: Attributes) -> list[dict[str, str]]:
     roles = zip(attributes, ("HASH", "RANGE"), strict=False)
     return [{"AttributeName": key, "KeyType": role} for (key, _), role in roles]
 

@@ -15,7 +15,7 @@ from dev.roles import as_emulated, make_roles, policy_files, render_policy
 PLACES = {
     name: f"<{name}>"
     for name in (
-        *("ACCOUNT", "REGION", "PREFIX", "BUCKET", "DIGEST_BUCKET", "FUNCTION_PREFIX"),
+        *("ACCOUNT", "REGION", "PREFIX", "BUCKET", "DIGEST_BUCKET", "DATABASE", "FUNCTION_PREFIX"),
         *("BUCKET_KEY", "KEPT_KEY"),
         *(f"{purpose.name}_KEY" for purpose in KeyPurpose),
     )

@@ -23,7 +23,7 @@ from chalicelib.domain.digest import (
 )
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import ulid, ulid_of, ulid_prefixes
-from dev.provision import _TABLES
+from dev.provision import declared_tables
 from tests.fakes.clock import START
 
 MOMENTS = st.datetimes(datetime(2026, 1, 1), datetime(2090, 1, 1)).map(lambda moment: moment.replace(tzinfo=UTC))
@@ -130,6 +130,6 @@ def test_a_change_that_two_deliveries_archived_counts_once() -> None:
 
 def test_every_table_that_is_archived_has_the_keys_that_it_is_made_with() -> None:
     """A key attribute that is not known here would be taken for a part of the row."""
-    made = {name: tuple(attribute for attribute, _ in attributes) for name, attributes in _TABLES.items()}
+    made = {name: tuple(attribute for attribute, _ in table.key) for name, table in declared_tables().items()}
     assert {name: made[name] for name in TABLE_KEYS} == dict(TABLE_KEYS)
     assert set(made) - set(TABLE_KEYS) <= {"beats"}, "a table whose stream is not archived"
