@@ -1,6 +1,6 @@
 # The commands that never change their name. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak dev lock clean
+.PHONY: help demo test check bench soak dev deploy destroy package lock clean
 .SHELLFLAGS := -eu -c
 
 VENV := .venv
@@ -46,8 +46,17 @@ soak: $(READY) ## What is too slow for `make test`
 dev: $(READY) ## The local stack, until Ctrl-C
 	@$(BIN)/countersign dev
 
+deploy: $(READY) ## Deploy to AWS: STAGE=prod; CONFIG=folder of the bundle; YES=1 agrees beforehand
+	@$(BIN)/python -m infra.deploy deploy "$(STAGE)" $(if $(CONFIG),--config "$(CONFIG)") $(if $(YES),--yes) $(DEPLOY)
+
+destroy: $(READY) ## Take a stage down: STAGE=prod; refuses while evidence is there
+	@$(BIN)/python -m infra.deploy destroy "$(STAGE)" $(if $(YES),--yes)
+
+package: $(READY) ## The SAM template and zip for a pipeline: STAGE=prod OUT=folder
+	@$(BIN)/python -m infra.deploy package "$(STAGE)" $(if $(REGION),--region "$(REGION)") $(if $(OUT),--out "$(OUT)")
+
 lock: ## Resolve and hash every requirements file (needs uv)
-	@for part in requirements broker/requirements dev/requirements/stack dev/requirements/emulator; do \
+	@for part in requirements broker/requirements countersign/requirements dev/requirements/stack dev/requirements/emulator; do \
 		version=3.11; test $$part != requirements || version=3.12; \
 		uv pip compile -q --universal --python-version $$version --generate-hashes --no-emit-index-url --no-annotate \
 			--custom-compile-command 'make lock' $$part.in -o $$part.txt; done

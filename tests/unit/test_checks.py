@@ -20,6 +20,8 @@ INTRUDER = {
     ]
 }
 
+NAMED = {"Statement": [{"Sid": "LookAround", "Effect": "Allow", "Action": ["s3:ListAllMyBuckets"], "Resource": "*"}]}
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -76,6 +78,11 @@ PLANTED = {
         "import slack_bolt",
     ),
     "one door per library: paramiko in engines/ssh": ("broker/listeners/tcp.py", "import paramiko"),
+    "nothing imports the deployment": ("chalicelib/services/mint.py", "import infra.deploy.stage"),
+    "the deployment knows no edge, no broker and no local stack, and has one door to boto3": (
+        "infra/deploy/stage.py",
+        "import boto3",
+    ),
     "engines do not know each other": ("broker/engines/ssh/keys.py", "import broker.engines.postgres.refusals"),
 }
 
@@ -151,6 +158,9 @@ def test_what_the_lambdas_root_may_not_import_fails(tree: Path) -> None:
         ("docs/adr/0099-planted.md", "# 0099\n", "no section"),
         ("CONTRIBUTING.md", "\n`make believe`\n", "believe"),
         ("infra/policies/intruder.json", json.dumps(INTRUDER), "decide, intruder may write answers"),
+        ("infra/policies/intruder.json", json.dumps(INTRUDER), "intruder.json: a statement has no Sid"),
+        ("infra/policies/named.json", json.dumps(NAMED), "nothing says why LookAround is there"),
+        ("docs/permissions.md", "| `OwnLog` | x | x | x |\n", "it is not what the policies say"),
         ("docs/openapi.json", " ", "docs/openapi.json is not what the endpoints declare"),
         (
             "chalicelib/api/public.py",
