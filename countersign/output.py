@@ -8,7 +8,9 @@ the object last on stderr.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import sys
 from collections.abc import Mapping
 from typing import Final, TextIO
@@ -68,6 +70,20 @@ class Output:
         """Print a line about what is going on, on stderr, with ``--json`` too; a live line goes. Made safe here."""
         self._end_live()
         print(f"countersign: {safe_line(text)}", file=self._err, flush=True)
+
+    def command(self, text: str) -> None:
+        """Print a command to the CI's runner, on stderr: stdout is the started command's, or one JSON object. The
+        caller made it one line."""
+        self._end_live()
+        print(text, file=self._err, flush=True)
+
+    @property
+    def kept_in_file(self) -> bool:
+        """Whether stderr is a file, in which what is printed stays: no place for a secret."""
+        try:
+            return stat.S_ISREG(os.fstat(self._err.fileno()).st_mode)
+        except (OSError, ValueError):  # a stream in memory, or closed
+            return False
 
     def rewrite(self, text: str) -> None:
         """Show ``text`` as the live line. Nothing happens off a terminal."""

@@ -63,7 +63,9 @@ class Settings:
     """What the command line is told.
 
     ``api`` is empty where nobody said it. ``github_url`` and ``github_token`` are how a GitHub Actions job asks its
-    runner for an OIDC token; ``github_env`` is the file through which a step sets variables for later steps.
+    runner for an OIDC token; ``github_env`` is the file through which a step sets variables for later steps,
+    ``github_output`` that of its outputs, ``github_summary`` what people read of it; ``in_github``: a runner of GitHub
+    Actions reads what we print.
     ``identity`` is the path of the identity file, ``state`` the folder where such files are kept where it names none
     (both empty where nobody said it), ``ticket`` the delegation ticket that a parent handed over, ``actor_token_file``
     where a projected token is found. ``in_ci``: a CI service runs us. ``inherited`` is the whole environment, to be
@@ -75,6 +77,9 @@ class Settings:
     github_url: str
     github_token: Secret | None
     github_env: str
+    github_output: str
+    github_summary: str
+    in_github: bool
     runner_temp: str
     identity: str
     state: str
@@ -95,6 +100,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         github_url=env.get("ACTIONS_ID_TOKEN_REQUEST_URL", ""),
         github_token=_secret(env, "ACTIONS_ID_TOKEN_REQUEST_TOKEN"),
         github_env=env.get("GITHUB_ENV", ""),
+        github_output=env.get("GITHUB_OUTPUT", ""),
+        github_summary=env.get("GITHUB_STEP_SUMMARY", ""),
+        in_github=env.get("GITHUB_ACTIONS", "") == "true",
         runner_temp=env.get("RUNNER_TEMP", ""),
         identity=env.get("COUNTERSIGN_IDENTITY", ""),
         state=_state(env),

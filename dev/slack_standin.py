@@ -19,7 +19,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -34,6 +34,7 @@ BOT_ID: Final = "B0COUNTER"
 BOT_USER: Final = "U0COUNTER"
 CHANNEL: Final = "C0APPROVALS"
 CHANNEL_NAME: Final = "access-approvals"
+SCOPES: Final = "chat:write"  # integrations/slack/manifest.json
 MAX_MESSAGES: Final = 500  # what one demo or test session makes; the oldest go first
 RESPONSE_URL_USES: Final = 5
 CLICK_S: Final = 15.0  # Slack itself gives an app 3 s and then shows a warning; `late` says when that would have been
@@ -147,7 +148,10 @@ class SlackStandin:
         if request.method == "POST" and path.startswith("/respond/"):
             return self._responded(path.removeprefix("/respond/"), request.json_object())
         if path.startswith("/api/"):
-            return as_json(self._called(path.removeprefix("/api/"), request))
+            # Slack says with every answer what the token may do.
+            return replace(
+                as_json(self._called(path.removeprefix("/api/"), request)), headers={"x-oauth-scopes": SCOPES}
+            )
         return as_json({"error": "not found"}, 404)
 
     def messages(self) -> list[dict[str, Any]]:

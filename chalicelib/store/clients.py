@@ -56,6 +56,9 @@ class Clients:
     def tasks(self) -> Any:
         return self._client("ecs")
 
+    def logs(self) -> Any:
+        return self._client("logs")
+
     def secrets(self) -> Any:
         return self._client("secretsmanager")
 

@@ -10,6 +10,7 @@ from countersign.child import Meanwhile, find_command, run
 from countersign.commands.asking import Invocation, add_asking, ask_and_wait
 from countersign.environment import authority_file, child_environment, client_variables
 from countersign.failures import Exit, Failure
+from countersign.github_job import GithubJob
 from countersign.sessions import Certificate, Connect, Granted, Sessions
 from countersign.ssh_client import SshClient, ssh_client
 from countersign.waiting import usable
@@ -33,10 +34,21 @@ def execute(invocation: Invocation) -> int:
     command: list[str] = invocation.options.command
     if not command:
         raise Failure(Exit.USAGE, "there is no command", hint="countersign exec TARGET -- psql -c 'SELECT 1'")
+    job = GithubJob(invocation.settings, invocation.output)
+    target = invocation.options.target or invocation.options.session
+    try:
+        return _execute(invocation, command, job, target)
+    except Failure as failure:
+        job.refused(failure, target)
+        raise
+
+
+def _execute(invocation: Invocation, command: list[str], job: GithubJob, target: str) -> int:
     program = find_command(command, invocation.settings.inherited)
     sessions = invocation.sessions()
     granted = ask_and_wait(invocation, sessions)
     connect = usable(granted)  # somebody else has the secret where we have not: the session is theirs to close
+    job.mask(connect)
     try:
         if connect.protocol == "ssh":
             code = _with_ssh(invocation, sessions, granted, connect)
@@ -47,6 +59,7 @@ def execute(invocation: Invocation) -> int:
     finally:
         # The command is over, or was never started: a session that nobody uses is only there to be stolen.
         sessions.close(granted.session_id)
+    job.ran(granted, target, command[0], code)
     told = {"session_id": granted.session_id, "txn": granted.txn, "exit": code}
     invocation.output.result(told, on_stderr=True)
     return code

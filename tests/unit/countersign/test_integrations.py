@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,10 @@ def command_lines(value: Any) -> Iterator[list[str]]:
             for item in value:
                 yield from command_lines(item)
     elif isinstance(value, str):
-        for line in value.splitlines():
+        for line in value.replace("\\\n", " ").splitlines():
             if line.startswith("countersign "):
-                yield shlex.split(line)
+                # ${NAME:+"--option=$NAME"} is the option, where the input is given.
+                yield shlex.split(re.sub(r'\$\{[A-Z]+:\+("[^"]*")\}', r"\1", line))
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: str(path.relative_to(FOLDER)))
