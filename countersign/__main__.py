@@ -45,7 +45,7 @@ _COMMANDS: Final[Mapping[str, _Entry]] = {
     "exec": _Entry("get a session, run a command in it, pass its exit code on", "run", "execute"),
     "request": _Entry("ask for a session and say what became of it", "request", "request"),
     "status": _Entry("say what a session is now", "status", "status"),
-    "targets": _Entry("list what you may ask for", "targets", "targets"),
+    "targets": _Entry("list what you may ask for; enroll: change a target's credential", "targets", "targets"),
     "env": _Entry("print a session's variables for a shell, a dotenv file or GitHub", "env", "env"),
     "agent": _Entry("run a command as a hop of its own, with none of the job's credentials", "agent", "agent"),
     "delegate": _Entry("make a ticket that lets one child in below this caller", "delegate", "delegate"),
@@ -62,6 +62,7 @@ _COMMANDS: Final[Mapping[str, _Entry]] = {
     "restore-epoch": _Entry(
         "after a restore of the tables: make all of before void", "restore_epoch", "restore_epoch", remote=False
     ),
+    "doctor": _Entry("look at a deployment from here, and say what to put right", "doctor", "doctor"),
     "replay": _Entry("play a session's recordings in this terminal, or write them as a page", "replay", "replay"),
 }
 _GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Entry]]]] = {
@@ -99,9 +100,10 @@ _EXTRA_OF: Final = {
     **dict.fromkeys(("postgast", "re2", "uvloop"), "broker"),
 }
 _EPILOG: Final = (
-    "exit codes: the command's own (exec, agent); 77 denied; 75 still pending; 69 unreachable; 64 usage; "
-    "65 what was read does not hold; 78 it holds, by keys that nobody vouched for. COUNTERSIGN_API says where the "
-    "service is; the caller's OIDC token is COUNTERSIGN_ID_TOKEN or is fetched from the CI's own environment; "
+    "exit codes: the command's own (exec, agent); 1 something is to be put right (doctor, targets enroll); 77 denied; "
+    "75 still pending; 69 unreachable; 64 usage; 65 what was read does not hold; 78 it holds, by keys that nobody "
+    "vouched for. COUNTERSIGN_API says where the service is; the caller's OIDC token is COUNTERSIGN_ID_TOKEN or is "
+    "fetched from the CI's own environment; "
     "COUNTERSIGN_IDENTITY names the file with its key, where it is not to be found by itself."
 )
 

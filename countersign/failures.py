@@ -19,6 +19,7 @@ class Exit(IntEnum):
     """What the exit code says when it is not the started command's own."""
 
     DONE = 0
+    WRONG = 1  # `doctor`, `targets enroll`: something is to be put right, and it was said what
     USAGE = 64  # EX_USAGE: the call itself is wrong and must be changed
     INVALID = 65  # EX_DATAERR: what was read does not hold: a bundle with faults, a review that does not verify
     UNREACHABLE = 69  # EX_UNAVAILABLE: no answer, or none that makes sense; nothing was granted

@@ -50,6 +50,7 @@ class Function:
     def __init__(self, name: str, arn: str, start: Callable[[], Child], *, early: bool = True) -> None:
         self.name = name
         self.arn = arn
+        self.invoked = 0  # how often; what costs are reckoned from
         self._start = start
         self._one_at_a_time = threading.Lock()
         self._waiting = threading.Semaphore(QUEUED)
@@ -62,6 +63,7 @@ class Function:
             raise StoreUnavailable(f"too many calls wait for {self.name}")
         try:
             with self._one_at_a_time:
+                self.invoked += 1
                 return self._run(event)
         finally:
             self._waiting.release()

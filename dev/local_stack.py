@@ -91,11 +91,13 @@ READY_WITHIN_S: Final = 60.0  # each part answers within seconds; a loaded machi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackOptions:
-    """``config``: a bundle's directory, else the demo's. ``state``: a folder that stays, else a temporary one."""
+    """``config``: a bundle's directory, else the demo's. ``state``: a folder that stays, else a temporary one.
+    ``between``: given the emulator's URL, returns the one that the parts are told: whoever counts their calls."""
 
     config: Path = DEMO_BUNDLE
     state: Path | None = None
     targets: bool = True
+    between: Callable[[str], str] = lambda url: url
 
 
 class Stack:
@@ -114,6 +116,8 @@ class Stack:
         self.ready: dict[str, Any] = {}
         self.folder = Path()
         self.targets = Targets()
+        self.callers: dict[str, str] = {}  # the role of each access key
+        self._functions: dict[str, Function] = {}
         self._reconcile: Function | None = None
         self._digest: Function | None = None
         self._sweep: Function | None = None
@@ -153,6 +157,10 @@ class Stack:
         if self._reconcile is None:
             raise StoreUnavailable("the stack is not running")
         return self._reconcile.invoke(scheduled_event(self._clock, f"{FUNCTION_PREFIX}reconcile", ACCOUNT, REGION))
+
+    def invoked(self) -> dict[str, int]:
+        """Return how often each function was called so far, by whomever."""
+        return {name: function.invoked for name, function in self._functions.items()}
 
     def digest(self) -> Answered:
         """Make the hourly digests that are due, and return the function's answer. Raises StoreUnavailable."""
@@ -198,15 +206,17 @@ class Stack:
         configuration = with_addresses(written, served)
         slack, slack_secrets = self._start_slack(configuration, f"{api_url}/slack/events")
         prepared = self._prepare(emulator, configuration, slack_secrets)
+        self.callers = {role.access_key: name for name, role in prepared.roles.items()}
         if self.targets.db:
             self.targets.db.trust(prepared.ssh_authority)
         identity = make_server_identity(self.folder / "authority", self._clock)
         lambda_port = free_port()
         shared = {
-            **aws_settings(emulator, f"http://127.0.0.1:{lambda_port}"),
+            **aws_settings(self._options.between(emulator.endpoint), f"http://127.0.0.1:{lambda_port}"),
             **plane_settings(api_url, doors, identity, slack),
         }
         lambdas, functions = self._start_functions(prepared, emulator, shared, lambda_port)
+        self._functions = functions
         api = self._start_part("api", ["dev.api_server", str(api_port)], prepared, shared)
         broker = self._start_part("broker", ["broker"], prepared, shared | listening_settings(doors, identity))
         for function in functions.values():

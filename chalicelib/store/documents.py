@@ -6,10 +6,14 @@ standard library's dataclasses as they are, which keeps the domain free of it, a
 does not have its type's shape is an error and never a default.
 
 Moments keep their microseconds here; what is *signed* goes through ``domain.canonical`` and has milliseconds.
+
+Two releases write the same tables while one follows the other: a member that this one does not know is left alone where
+it is read, and stays where its row is changed (:func:`revised_document`; docs/upgrades.md).
 """
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any, TypeVar
 
@@ -42,3 +46,19 @@ def from_document(kind: type[T], text: str) -> T:
         # ``from None``: the error's text quotes what it was given, and a row may hold a verifier's keys.
         raise StoreUnavailable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
     return value
+
+
+def revised_document(text: str, before: T, after: T) -> str:
+    """Return ``text``, which holds ``before``, with the members in which ``after`` differs, and nothing else changed.
+
+    Why not the whole of ``after``: what the other release's shape has and ours has not would be lost, and what ours has
+    and its has not would come in, and either is a change of evidence that nobody made (``domain.row_change``). Raises
+    StoreUnavailable.
+    """
+    old, new = json.loads(to_document(before)), json.loads(to_document(after))
+    try:
+        kept = json.loads(text)
+        changed = {name: value for name, value in new.items() if value != old[name]}
+        return json.dumps(kept | changed, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:  # NaN, which another reader takes and we never wrote
+        raise StoreUnavailable("a stored row cannot be read", kind=type(before).__name__) from None

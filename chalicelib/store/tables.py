@@ -24,7 +24,7 @@ from pynamodb.models import Model
 from chalicelib.domain.errors import AccessError, Conflict, NotFound, StoreUnavailable
 from chalicelib.settings import StoreSettings
 from chalicelib.store.dates import ServiceDates
-from chalicelib.store.documents import from_document, to_document
+from chalicelib.store.documents import from_document, revised_document
 
 # DynamoDB and KMS answer in milliseconds: seconds without an answer are an outage, and the caller (a Lambda that has to
 # answer Slack within 3 s, a broker with a client in flight) must refuse while somebody still listens. Two retries ride
@@ -202,11 +202,11 @@ def revise(kind: type[T], read: Callable[[], RevisedRow], change: Callable[[T], 
         changed = change(value)
         if changed is value:
             return value
-        shape = type(row)
+        shape, document = type(row), revised_document(row.doc, value, changed)
         with reaching(row.Meta.table_name):
             try:
                 row.update(
-                    actions=[shape.doc.set(to_document(changed)), shape.revision.set(shape.revision + 1), *also],
+                    actions=[shape.doc.set(document), shape.revision.set(shape.revision + 1), *also],
                     condition=shape.revision == row.revision,
                 )
             except UpdateError as error:
