@@ -10,12 +10,15 @@ Moments keep their microseconds here; what is *signed* goes through ``domain.can
 
 from __future__ import annotations
 
+import dataclasses
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from chalicelib.domain.errors import StoreUnavailable
+from chalicelib.domain.canonical import timestamp
+from chalicelib.domain.errors import RowUnreadable
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ def to_document(value: Any) -> str:
 
 
 def from_document(kind: type[T], text: str) -> T:
-    """Return the ``kind`` that ``text`` holds. Raises StoreUnavailable where it holds none: fail closed, since a row
+    """Return the ``kind`` that ``text`` holds. Raises RowUnreadable where it holds none: fail closed, since a row
     that cannot be read may be the one that says no."""
     try:
         shape: Any = kind
@@ -40,5 +43,23 @@ def from_document(kind: type[T], text: str) -> T:
     except ValidationError as error:
         fields = sorted({".".join(str(part) for part in line["loc"]) for line in error.errors(include_input=False)})
         # ``from None``: the error's text quotes what it was given, and a row may hold a verifier's keys.
-        raise StoreUnavailable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
+        raise RowUnreadable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
+    try:
+        _check_moments(value)
+    except ValueError:
+        raise RowUnreadable("a stored row cannot be read", kind=kind.__name__, fields=["a moment"]) from None
     return value
+
+
+def _check_moments(value: object) -> None:
+    """Raise ValueError where a moment in ``value`` has no form in UTC, as nothing that we wrote: pydantic reads one of
+    year 1 east of Greenwich, and one without a zone, and whoever hashes it later would fall over it."""
+    match value:
+        case datetime():
+            timestamp(value)
+        case tuple():
+            for item in value:
+                _check_moments(item)
+        case _ if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                _check_moments(getattr(value, field.name))
