@@ -9,6 +9,7 @@ said beside it, for one session on one core.
 from __future__ import annotations
 
 import bisect
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +28,11 @@ from chalicelib.domain.errors import NotFound
 from chalicelib.domain.identifiers import AskId, HopId, SessionId, Txn
 from chalicelib.domain.session import Session
 from chalicelib.domain.signoff import Period, Selection
-from chalicelib.services.at_once import READERS
+from chalicelib.services.anchors import known_keys
 from chalicelib.services.period_review import PeriodReview
 from chalicelib.services.population import Population, ReadPopulation
 from chalicelib.services.review import Review
+from chalicelib.services.review_processes import Opening, ReviewProcesses, processes_for
 from countersign.register_screen import listed_screen, period_screen
 from tests.fakes.archive import PEOPLE, ArchiveIn
 from tests.fakes.clock import START, FakeClock
@@ -171,9 +173,14 @@ def _whole_s(stores: Stores) -> float:
     started = time.perf_counter()
     clock = FakeClock(START + timedelta(hours=1))
     period = Period(since=START - timedelta(hours=1), until=START + timedelta(hours=1))
-    population = ReadPopulation(stores, readers=READERS)(period, Selection())
+    population = ReadPopulation(stores)(period, Selection())
     review = Review(stores=stores, people=PEOPLE, clock=clock)
-    found = PeriodReview(stores=stores, review=review, people=PEOPLE, readers=READERS)(population, clock.now())
+    keys = known_keys(stores.keys)
+    opening = Opening(open_stores=lambda: stores, people=PEOPLE, keys=keys, clock=clock)
+    # Forked, since these stores are in memory and have no lock: the command starts them anew, which takes half a second
+    # of each core, and opens stores of its own.
+    apart = ReviewProcesses(opening, processes_for(SESSIONS, os.cpu_count() or 1), start="fork")
+    found = PeriodReview(stores=stores, review=review, people=PEOPLE, apart=apart)(population, clock.now())
     list(period_screen(found, _plain, 120, every=False))
     if not found.verified or found.sessions != SESSIONS:
         raise RuntimeError("the review does not hold")

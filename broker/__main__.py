@@ -52,7 +52,7 @@ from broker.recorder.spool import Spool
 from broker.recorder.window import SPOOL_EVERY_S
 from broker.settings import Settings, read_settings
 from broker.tasks import Tasks
-from broker.threads import Periodic, WorkerPool
+from broker.threads import Periodic, WorkerPool, switch_often
 from chalicelib.config.active import ActiveBundle
 from chalicelib.domain.connection import BEAT_EVERY_S
 from chalicelib.domain.errors import AccessError, Limited, StoreUnavailable
@@ -398,6 +398,7 @@ async def _until_told(work: Callable[[Told], Awaitable[None]]) -> None:
 def main() -> int:
     """Run until told to stop; return the exit status."""
     log_to_stderr()
+    switch_often()
     clock = SystemClock()
     try:
         settings = read_settings()

@@ -14,18 +14,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from itertools import islice
+from typing import Final, Protocol, TypeAlias
+
+import orjson
+from isal import igzip
 
 from chalicelib.domain.audit import AuditEvent, AuditLog
-from chalicelib.domain.canonical import Json
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.errors import AccessError, StoreUnavailable
-from chalicelib.domain.operation_events import OperationFold
+from chalicelib.domain.operation_events import OperationFold, ToldOperation
 from chalicelib.domain.recording import Frame, RecordedAs
 from chalicelib.domain.store import Objects
-from chalicelib.services.event_objects import MAX_OBJECT_EVENTS, Row, put_events
+from chalicelib.services.event_objects import MAX_OBJECT_EVENTS, Row, put_lines
 
 Place = Callable[[int], str]  # a frame's number to the key of its segment, empty while it is in none
 
@@ -35,6 +38,7 @@ FLUSH_BYTES: Final = 1024 * 1024  # a thousand operations: about 100 KiB compres
 FULL_BYTES: Final = 16 * 1024 * 1024
 OVERFULL_BYTES: Final = 2 * FULL_BYTES
 RETRY_AFTER_S: Final = 1.0
+_IGZIP_LEVEL: Final = 2  # as segments
 _ROW_BYTES: Final = 1024  # of a row without its text: identities, ids and rules
 
 _logger = logging.getLogger(__name__)
@@ -43,11 +47,18 @@ _logger = logging.getLogger(__name__)
 class EventLog(AuditLog, Protocol):
     """What a connection tells its events to."""
 
-    def operated(self, event: AuditEvent, place: Place) -> None:
-        """Take an operation's event. Memory; never raises."""
+    def operated(self, told: ToldOperation, place: Place) -> None:
+        """Take an operation, to be told as its event. Memory; never raises."""
 
     def require_room(self) -> None:
         """Raise StoreUnavailable where nothing more may run, because what it did could not be told. Memory."""
+
+
+def packed(rows: Iterable[Row]) -> bytes:
+    """Return ``rows`` as an object's bytes: the lines that ``event_lines`` makes of them, in a tenth of the time, with
+    one row in memory at a time. A broker has a thousand operations' events where a Lambda has ten."""
+    lines = b"".join([orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows])
+    return igzip.compress(lines, _IGZIP_LEVEL, mtime=0)
 
 
 class OperationTeller:
@@ -63,19 +74,22 @@ class OperationTeller:
         self._place = place
 
     def __call__(self, frame: Frame) -> None:
-        for event in self._fold.take(frame):
-            self._log.operated(event, self._place)
+        for told in self._fold.take(frame):
+            self._log.operated(told, self._place)
 
 
 def _nowhere(_frame: int) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
+_Told: TypeAlias = AuditEvent | ToldOperation
+
+
+@dataclass(slots=True)
 class _Queued:
-    event: AuditEvent
+    told: _Told
     number: int
-    place: Place | None
+    place: Place
     size: int
     since_s: float
 
@@ -100,14 +114,17 @@ class Events:
 
     def record(self, event: AuditEvent) -> None:
         """Log it and queue it. Raises StoreUnavailable where it could only be logged, the queue being overfull."""
-        number = self._next()
+        with self._lock:
+            number = self._next()
         self._log(event.row(writer=self._writer, number=number))
         self.require_room()
-        self._queued(event, number, None)
+        with self._lock:
+            self._queued(event, number, _nowhere, _ROW_BYTES)
 
-    def operated(self, event: AuditEvent, place: Place) -> None:
+    def operated(self, told: ToldOperation, place: Place) -> None:
         """Queue it: a line for each operation would cost more than the operation."""
-        self._queued(event, self._next(), place)
+        with self._lock:
+            self._queued(told, self._next(), place, _ROW_BYTES + told.size)
 
     def require_open(self) -> None:
         """Raise StoreUnavailable where no connection may be opened: the bucket refuses events, or the queue is full.
@@ -146,25 +163,22 @@ class Events:
         return True
 
     def _next(self) -> int:
-        with self._lock:
-            number, self._number = self._number, self._number + 1
+        number, self._number = self._number, self._number + 1
         return number
 
-    def _queued(self, event: AuditEvent, number: int, place: Place | None) -> None:
-        size = _ROW_BYTES + (len(event.operated.text) if event.operated else 0)
-        with self._lock:
-            self._queue.append(_Queued(event, number, place, size, self._clock.monotonic_s()))
-            self._bytes += size
+    def _queued(self, told: _Told, number: int, place: Place, size: int) -> None:
+        self._queue.append(_Queued(told, number, place, size, self._clock.monotonic_s()))
+        self._bytes += size
 
     def _put(self) -> bool:
         with self._putting:  # a step and the last put at the end could take the same events
             with self._lock:
-                batch = [self._queue[place] for place in range(min(len(self._queue), MAX_OBJECT_EVENTS))]
+                batch = list(islice(self._queue, MAX_OBJECT_EVENTS))
             if not batch:
                 return True
             try:
-                rows = [self._row(one) for one in batch]
-                put_events(self._objects, rows, writer=self._writer, now=self._clock.now())
+                lines = packed(self._row(one) for one in batch)
+                put_lines(self._objects, lines, writer=self._writer, now=self._clock.now())
             except Exception as error:  # noqa: BLE001 - whatever it is, the events are in no object
                 self._failed(error)
                 return False
@@ -176,9 +190,9 @@ class Events:
                 self._retry_at_s = 0.0
         return True
 
-    def _row(self, one: _Queued) -> dict[str, Json]:
-        segment = one.place(one.event.frame) if one.place is not None else ""
-        return one.event.row(writer=self._writer, number=one.number, segment=segment)
+    def _row(self, one: _Queued) -> Row:
+        """Made here and not when it happened: in this thread, while nobody waits for it."""
+        return one.told.row(writer=self._writer, number=one.number, segment=one.place(one.told.frame))
 
     def _failed(self, error: Exception) -> None:
         code = error.code if isinstance(error, AccessError) else type(error).__name__

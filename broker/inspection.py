@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol, TypeAlias, assert_never
 
 from broker.evidence import NO_APPROVALS, Approvals, asked_of_people
@@ -35,7 +35,7 @@ DURABLE_CLASSES: Final = frozenset({"define", "opaque", "privilege", "shell"})
 UNREAD_CLASSES: Final = frozenset({"opaque", "shell"})
 RECORD_LESS: Final = "record_less"
 
-_Key: TypeAlias = tuple[str, int, str, bytes, str, str]
+_Key: TypeAlias = tuple[str, int, str, bytes, str, int]
 
 _logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Inspection:
             act.action,
             canonical(dict(act.context)),
             self._subject.principal,
-            now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M"),
+            int(now.timestamp() // 60),
         )
         with self._lock:
             kept = self._kept.get(key)

@@ -25,6 +25,9 @@ Paint = Callable[..., str]
 
 MOST_SESSIONS: Final = 40  # two or three lines each; --all shows every one
 _MOST_UNUSUAL: Final = 20
+_ARROW: Final = " › "
+_LEAST_NAME: Final = 4  # characters of a name on the narrowest screen
+_LEAST_CHAIN: Final = 2 * _LEAST_NAME + len(_ARROW + "…" + _ARROW)
 
 
 def period_screen(
@@ -160,6 +163,21 @@ def _names(chain: AccessReview, session: ReviewedSession) -> tuple[str, ...]:
     return tuple(reversed(found)) or (session.actor.name,)
 
 
+def _through(names: Sequence[str], room: int) -> str:
+    """Return the chain on one line of ``room`` characters. Who began it and who acted stand in it however long it is:
+    what is left out of a longer one is its middle, first those next to the beginning."""
+    safe = [safe_line(name) for name in names]
+    for kept in range(len(safe) - 1, 0, -1):
+        line = _ARROW.join(safe if kept == len(safe) - 1 else [safe[0], "…", *safe[-kept:]])
+        if len(line) <= room:
+            return line
+    if len(safe) < 2:
+        return safe_line(safe[0], room) if safe else ""
+    between = _ARROW if len(safe) == 2 else f"{_ARROW}…{_ARROW}"
+    end = safe_line(safe[-1], max((room - len(between)) // 2, _LEAST_NAME))
+    return safe_line(safe[0], max(room - len(between) - len(end), _LEAST_NAME)) + between + end
+
+
 def _listed_how(one: ListedSession) -> str:
     given = ", ".join(
         f"{name} at {at.astimezone(UTC):%H:%M:%S}" if approved else f"refused by {name}"
@@ -177,10 +195,10 @@ def _two_lines(
     at: datetime, where: str, through: Sequence[str], session_id: str, how: str, paint: Paint, columns: int
 ) -> Iterator[str]:
     room = max(columns - 21 - 32, 24)
-    head = f"{paint(safe_line(where, room // 2), 'bold')}"
-    by = safe_line(" › ".join(through), room - min(len(safe_line(where)), room // 2) - 2)
-    shown = f"{head}  {by}"
-    plain = f"{safe_line(where, room // 2)}  {by}"
+    plain_head = safe_line(where, min(room // 2, room - 2 - _LEAST_CHAIN))
+    by = _through(through, room - len(plain_head) - 2)
+    shown = f"{paint(plain_head, 'bold')}  {by}"
+    plain = f"{plain_head}  {by}"
     named = paint(safe_line(session_id), "dim")
     yield f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}  {shown}{' ' * max(0, room - len(plain))}  {named}"
     yield f"    {safe_line(how, columns - 4)}"

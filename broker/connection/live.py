@@ -236,6 +236,13 @@ class Connection:
         for text in _in_frames(lines):
             self.recording.accept(FrameKind.ROWS, "s2c", text, (("op", op_id), ("columns", names)))
 
+    def rows_later(
+        self, op_id: OperationId, columns: Sequence[str], rows: Sequence[bytes], text: Callable[[Sequence[bytes]], str]
+    ) -> None:
+        """As :meth:`rows`; ``text`` makes the lines of ``rows``, in any thread, when they are stored."""
+        names: Json = list(columns)
+        self.recording.accept_rows(rows, text, (("op", op_id), ("columns", names)))
+
     def notice(self, severity: str, sqlstate: str, text: str) -> None:
         """Record a notice as the client will see it. Memory. Raises RecordingUnavailable."""
         self.recording.accept(FrameKind.NOTICE, "s2c", text, (("severity", severity), ("sqlstate", sqlstate)))

@@ -65,6 +65,13 @@ class Connection(Protocol):
     ) -> None: ...
 
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None: ...
+    def rows_later(
+        self, op_id: OperationId, columns: Sequence[str], rows: Sequence[bytes], text: Callable[[Sequence[bytes]], str]
+    ) -> None:
+        """As :meth:`rows`, whose lines ``text`` makes of ``rows``, in any thread, once. At best so many rows as are
+        ``MAX_ROWS_BYTES`` together: one frame."""
+        ...
+
     def notice(self, severity: str, sqlstate: str, text: str) -> None: ...
     def data(
         self, op_id: OperationId, direction: str, text: str, encoding: str = "utf-8", *, stream: str = ""

@@ -6,22 +6,27 @@ segment counts as stored when the bucket, asked again (HEAD), names its size and
 object is asked to take it again. An object is put once: a key that is taken by other bytes means that somebody sealed
 this recording, and it is *fenced*: nothing more is accepted. An upload that fails is tried again for a bounded time;
 then the recording has *failed*. With a spool, accepted lines go to disk as well, and a disk that refuses ends it.
+Who accepts is a relay's loop: what large texts need (JSON, links, gzip) is made in the pool's threads, in order, when
+their segment is cut or spooled. The window counts a text as it is before JSON's escapes, which can make it six times as
+long where it is nothing but control characters; that long it is in one segment of each upload at most.
 Does not decide what is recorded or masked.
-Source: architecture, "Accepted and durable", "Closing"; standards.md section 4.
+Source: architecture, "Accepted and durable", "Closing"; standards.md section 4; ADR 0025.
 """
 
 from __future__ import annotations
 
-import gzip
 import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from isal import igzip
+
 from broker.recorder import window
+from broker.recorder.lines import LINE_BYTES, MAX_ROWS_BYTES, Line, LineWriter, RowsText
 from broker.recorder.spool import SpooledRecording
 from broker.threads import Pool
 from chalicelib.domain.canonical import Json, sha256_hex
@@ -43,10 +48,10 @@ from chalicelib.domain.recording import (
 from chalicelib.domain.store import ObjectFacts, Objects
 
 _CONTENT_TYPE: Final = "application/gzip"
-_GZIP_LEVEL: Final = 6  # zlib's own default; at 9 a 256 KiB segment takes twice the time for 2 % less
-# While others wait: a third of the time for a quarter more bytes. A result of gigabytes is not slowed by what it takes
-# to store it a little smaller; a connection that people type into never comes here.
-_GZIP_BUSY_LEVEL: Final = 1
+_GZIP_LEVEL: Final = 2  # of igzip: smaller than zlib's 6 on recorded rows, in a tenth of the time
+# Characters of a stream's text whose line is left to another thread: orjson writes so many in 2 us. Of other frames the
+# line is made at once: what cannot be written (half a surrogate pair among its binds) must be refused, not lost.
+_LATER: Final = 2048
 _BUSY: Final = 3  # segments on their way at once: 40 ms a PUT and 256 KiB make that 20 MiB/s
 
 _logger = logging.getLogger(__name__)
@@ -59,23 +64,28 @@ class Failure(StrEnum):
     FENCED = "fenced"  # somebody else holds the next key
     FULL = "full"  # more was offered than memory may hold
     DISK = "disk"  # the spool is full or cannot be written
+    UNREADABLE = "unreadable"  # rows that are not as they were described: they are kept in base64
     CLOSED = "closed"
 
 
 @dataclass(kw_only=True, slots=True)
 class _Pending:
-    """A cut segment until it is acknowledged. ``raw`` is dropped once compressed."""
+    """A cut segment until it is acknowledged. ``lines`` are dropped once they are joined, ``raw`` once compressed;
+    ``size`` is what the window counts."""
 
     number: int
-    raw: bytes
-    raw_bytes: int
-    sha256_raw: str
+    lines: list[bytes | Line]
+    size: int
     first: int
     last: int
     since_s: float
+    raw: bytes = b""
+    raw_bytes: int = 0
+    sha256_raw: str = ""
     tries: int = 0
     retry_at_s: float | None = None
     stored: bytes = b""
+    sha256_stored: str = ""
     is_put: bool = False  # the bucket said so; it counts when it says so again
 
 
@@ -93,14 +103,21 @@ class Recording:
         seen: Callable[[Frame], None] | None = None,
         keep_days: int = 0,
     ) -> None:
-        """``seen`` is called with each accepted frame, in order, under the lock: memory only, and it never raises.
+        """``seen`` is called with each accepted frame, in order, under the lock: memory only, and it never raises. Not
+        with those of :meth:`accept_rows`, which have no text yet.
         ``keep_days``: how long its target's recordings are kept, where that is longer than the bucket's default."""
         self.who = who
         self.keep_days = keep_days
         self._spooled = spooled
         self._seen = seen
         self._spooling = threading.Lock()
-        self._unspooled: dict[int, list[bytes]] = {}
+        self._unspooled: dict[int, list[bytes | Line]] = {}
+        self._headed = -1  # the last segment whose header was given to the disk
+        # Lines are made one segment after the other, since each names the hash of the one before. Taken before
+        # ``_changed``, never while that is held.
+        self._making = threading.Lock()
+        self._hashes: list[str] = []  # of segments' raw bytes, by number
+        self._writer = LineWriter(who, unreadable=self._unreadable)
         self._firsts: list[int] = []  # of segment N the first frame's number
         self._objects = objects
         self._pool = pool
@@ -108,12 +125,11 @@ class Recording:
         self._changed = threading.Condition(threading.RLock())
         self._listeners: list[Callable[[], None]] = []
         self._seq = 0
-        self._lines: list[bytes] = []
+        self._lines: list[bytes | Line] = []
         self._line_bytes = 0
         self._first_line = 1
         self._since_s = 0.0
         self._next_number = 0
-        self._previous_sha256 = ""
         self._pending: dict[int, _Pending] = {}
         self._pending_bytes = 0
         self._segments: dict[int, Segment] = {}
@@ -137,19 +153,31 @@ class Recording:
             if not text.isascii():
                 # Half a surrogate pair is legal in a str and has no UTF-8: shown escaped, it must not stop the record.
                 text = text.encode("utf-8", "backslashreplace").decode()
-            parts = (text,) if len(text) <= MAX_TEXT else _parts(text)
-            for part, piece in enumerate(parts):
-                more: tuple[tuple[str, Json], ...] = (("part", part), ("parts", len(parts))) if len(parts) > 1 else ()
-                self._append(
-                    Frame(seq=self._seq + 1, at=self._clock.now(), dir=way, kind=kind, text=piece, meta=meta + more)
-                )
-            if self._unacknowledged() > window.HARD_BYTES:
-                self._fail(Failure.FULL)  # who offered it hears of it here, and the rest at the next step
-                self._check()
-            seq = self._seq
-            if self._full():
-                self._cut()
-        return seq
+            at = self._clock.now()
+            if len(text) <= MAX_TEXT:
+                self._append(Frame(seq=self._seq + 1, at=at, dir=way, kind=kind, text=text, meta=meta))
+            else:
+                parts = _parts(text)
+                for part, piece in enumerate(parts):
+                    more = (*meta, ("part", part), ("parts", len(parts)))
+                    self._append(Frame(seq=self._seq + 1, at=at, dir=way, kind=kind, text=piece, meta=more))
+            return self._accepted()
+
+    def accept_rows(self, rows: Sequence[bytes], text: RowsText, meta: tuple[tuple[str, Json], ...]) -> int:
+        """Take rows whose text is made later, as one frame from the target, and return its number. ``text`` is called
+        with ``rows``, once, in any thread; what it raises ends the recording, with ``rows`` in it in base64.
+
+        Otherwise as :meth:`accept`, with the text made at once where it might need two frames.
+        """
+        size = sum(map(len, rows))
+        if size > MAX_ROWS_BYTES:
+            return self.accept(FrameKind.ROWS, "s2c", text(rows), meta)
+        with self._changed:
+            self._check()
+            at = self._clock.now()
+            frame = Frame(seq=self._seq + 1, at=at, dir="s2c", kind=FrameKind.ROWS, text="", meta=meta)
+            self._take(frame, Line(frame=frame, size=size + LINE_BYTES, rows=rows, text=text))
+            return self._accepted()
 
     @property
     def accepted(self) -> int:
@@ -227,7 +255,7 @@ class Recording:
                 waiting, self._unspooled = self._unspooled, {}
             try:
                 for number, lines in waiting.items():
-                    self._spooled.append(number, b"".join(lines))
+                    self._spooled.append(number, self._made_for_disk(number, lines))
             except RecordingUnavailable:
                 with self._changed:
                     self._fail(Failure.DISK)
@@ -288,22 +316,36 @@ class Recording:
             raise RecordingUnavailable("this connection is not recorded any more", failure=self._failure)
 
     def _append(self, frame: Frame) -> None:
-        line = frame.line(self.who)
-        if not self._lines:
-            self._first_line = frame.seq
-            self._since_s = self._clock.monotonic_s()
-        if self._spooled is not None:
-            self._unspooled.setdefault(self._next_number, [] if self._lines else [self._header()]).append(line)
-        self._lines.append(line)
-        self._line_bytes += len(line)
-        self._seq = frame.seq
+        size = len(frame.text)
+        if size > _LATER and frame.kind is FrameKind.DATA:
+            if not frame.text.isascii():
+                size = len(frame.text.encode())
+            self._take(frame, Line(frame=frame, size=size + LINE_BYTES))
+        else:
+            self._take(frame, self._writer.line(frame))
         if frame.kind is FrameKind.OUTCOME:
             self._left_out += left_out_of(dict(frame.meta))
         if self._seen is not None:
             self._seen(frame)
 
-    def _header(self) -> bytes:
-        return segment_header(self.who, self._next_number, self._previous_sha256)
+    def _take(self, frame: Frame, line: bytes | Line) -> None:
+        if not self._lines:
+            self._first_line = frame.seq
+            self._since_s = self._clock.monotonic_s()
+        if self._spooled is not None:
+            self._unspooled.setdefault(self._next_number, []).append(line)
+        self._lines.append(line)
+        self._line_bytes += line.size if isinstance(line, Line) else len(line)
+        self._seq = frame.seq
+
+    def _accepted(self) -> int:
+        seq = self._seq
+        if self._unacknowledged() > window.HARD_BYTES:
+            self._fail(Failure.FULL)  # who offered it hears of it here, and the rest at the next step
+            self._check()
+        if self._full():
+            self._cut()
+        return seq
 
     def _broken(self) -> bool:
         """Nothing more will become durable; after FULL, DISK and CLOSED what was accepted still does."""
@@ -333,24 +375,21 @@ class Recording:
         # With eight on their way the lines wait for a place, and then go in one object: whatever waits shares its PUT.
         if not self._lines or len(self._pending) >= window.UPLOADS_AT_ONCE or self._broken():
             return
-        raw = self._header() + b"".join(self._lines)
         pending = _Pending(
             number=self._next_number,
-            raw=raw,
-            raw_bytes=len(raw),
-            sha256_raw=sha256_hex(raw),
+            lines=self._lines,
+            size=self._line_bytes,
             first=self._first_line,
             last=self._seq,
             since_s=self._since_s,
         )
-        self._lines.clear()
+        self._lines = []
         self._line_bytes = 0
         self._next_number += 1
         self._cut_upto = self._seq
         self._firsts.append(self._first_line)
-        self._previous_sha256 = pending.sha256_raw
         self._pending[pending.number] = pending
-        self._pending_bytes += pending.raw_bytes
+        self._pending_bytes += pending.size
         self._send(pending)
 
     def _send(self, pending: _Pending) -> None:
@@ -372,7 +411,39 @@ class Recording:
                 "a recording failed", extra={"connection_id": self.who.connection_id, "failure": failure.value}
             )
 
-    # -- inside, in the pool's threads -----------------------------------------------------------------------------
+    # -- inside, in the pool's threads and the disk's ----------------------------------------------------------------
+
+    def _make_upto(self, number: int) -> None:
+        """Make the bytes and the hash of every cut segment up to ``number``."""
+        with self._making:
+            while len(self._hashes) <= number:
+                with self._changed:
+                    pending = self._pending[len(self._hashes)]
+                raw = b"".join((self._header(pending.number), *map(self._made, pending.lines)))
+                pending.lines = []
+                pending.raw, pending.raw_bytes, pending.sha256_raw = raw, len(raw), sha256_hex(raw)
+                self._hashes.append(pending.sha256_raw)
+
+    def _made_for_disk(self, number: int, lines: list[bytes | Line]) -> bytes:
+        self._make_upto(number - 1)  # its header names their last one's hash
+        with self._making:
+            head = [self._header(number)] if number > self._headed else []
+            self._headed = number
+            return b"".join((*head, *map(self._made, lines)))
+
+    def _header(self, number: int) -> bytes:
+        return segment_header(self.who, number, self._hashes[number - 1] if number else "")
+
+    def _made(self, line: bytes | Line) -> bytes:
+        if isinstance(line, bytes):
+            return line
+        if not line.made:
+            line.made = self._writer.made(line)
+        return line.made
+
+    def _unreadable(self) -> None:
+        with self._changed:
+            self._fail(Failure.UNREADABLE)
 
     def _run_upload(self, pending: _Pending) -> None:
         try:
@@ -387,7 +458,9 @@ class Recording:
         key = segment_key(self.who.session_id, self.who.connection_id, pending.number)
         if not pending.stored:
             # Kept for every retry: other bytes under our own key would look like another's (mtime=0: no clock).
-            pending.stored = gzip.compress(pending.raw, self._level(), mtime=0)
+            self._make_upto(pending.number)
+            pending.stored = igzip.compress(pending.raw, _GZIP_LEVEL, mtime=0)
+            pending.sha256_stored = sha256_hex(pending.stored)
             pending.raw = b""
         try:
             if not pending.is_put:
@@ -405,10 +478,6 @@ class Recording:
             with self._changed:
                 self._again(pending)
 
-    def _level(self) -> int:
-        with self._changed:
-            return _GZIP_BUSY_LEVEL if len(self._pending) >= _BUSY else _GZIP_LEVEL
-
     def _look(self, pending: _Pending, key: str) -> None:
         """Look who has the key that was refused to us."""
         try:
@@ -420,7 +489,7 @@ class Recording:
                 self._again(pending)
 
     def _read_back(self, pending: _Pending, there: ObjectFacts) -> None:
-        if (there.size, there.sha256) == (len(pending.stored), sha256_hex(pending.stored)):
+        if (there.size, there.sha256) == (len(pending.stored), pending.sha256_stored):
             self._acknowledged(pending, there)
             return
         with self._changed:
@@ -439,14 +508,14 @@ class Recording:
         with self._changed:
             self._unspooled.pop(pending.number, None)
             if self._pending.pop(pending.number, None) is not None:
-                self._pending_bytes -= pending.raw_bytes
+                self._pending_bytes -= pending.size
             self._segments[pending.number] = Segment(
                 number=pending.number,
                 key=there.key,
                 version_id=there.version_id,
                 raw_bytes=pending.raw_bytes,
                 sha256_raw=pending.sha256_raw,
-                sha256_stored=sha256_hex(pending.stored),
+                sha256_stored=pending.sha256_stored,
                 first=pending.first,
                 last=pending.last,
             )

@@ -80,4 +80,4 @@ def timestamp(moment: datetime) -> str:
         utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
     except OverflowError as error:  # year 1 east of Greenwich: whoever reads it from outside looks for a ValueError
         raise ValueError("a moment that has no form in UTC") from error
-    return f"{utc.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return f"{utc.isoformat(timespec='milliseconds')[:-6]}Z"  # without its "+00:00"

@@ -255,6 +255,13 @@ class StoreUnavailable(AccessError):
     hint = "Try again in a minute."
 
 
+class RowUnreadable(StoreUnavailable):
+    """What stands in a row is nothing that we wrote. Trying again does not help: a review names it and goes on."""
+
+    code = "row_unreadable"
+    hint = "A row was damaged, or edited past the service: an auditor's `countersign verify --all` names it."
+
+
 class RecordingUnavailable(AccessError):
     code = "recording_unavailable"
     hint = "Nothing runs unrecorded; try again when recording is back."

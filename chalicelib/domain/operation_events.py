@@ -4,6 +4,8 @@ So an event says nothing that the recording does not, and can be made again from
 what a killed broker had not written yet is not lost. Rules: the first frame (``open``) says who and where; an operation
 that is refused is told at once, one that runs once its outcome is known, or with outcome ``unknown`` when the recording
 ends without one. At most ``MAX_OPEN`` are kept waiting: past it the oldest is told with what is known.
+The fold runs under the recording's lock, before the operation is sent: it keeps what an event needs, and the event is
+made when somebody writes it (:meth:`ToldOperation.event`).
 Memory only, one thread at a time, never raises on a frame that it does not know.
 Source: architecture, "An operation", "Holding"; ``docs/data_schema.md``, Recording.
 """
@@ -11,11 +13,25 @@ Source: architecture, "An operation", "Holding"; ``docs/data_schema.md``, Record
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
-from chalicelib.domain.audit import NOBODY, Acting, AuditEvent, AuditName, Operated
+from chalicelib.domain.audit import (
+    MAX_SHOWN,
+    NOBODY,
+    Acting,
+    AuditEvent,
+    AuditName,
+    Operated,
+    bounded,
+    classify,
+    fact_uid,
+    listed,
+    row_of,
+    said_of_connection,
+)
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.recording import Frame, FrameKind, RecordedAs
 
@@ -23,6 +39,10 @@ MAX_OPEN: Final = 1024  # operations of one connection without an outcome: more 
 UNKNOWN: Final = "unknown"
 _REFUSED: Final = "refused"
 _RUNS: Final = ("forward", "mask")
+# A number's column in Athena: a target that says it sent more rows than that would spoil an object of all events.
+_BIGINT: Final = 1 << 63
+_OF_HELD: Final = frozenset({FrameKind.HELD, FrameKind.ANSWERED, FrameKind.VERDICT})
+_UNTOLD: Final = frozenset({"binds", "literals"})  # in the recording alone; binds may be large, and an event waits
 _CODE: Final = re.compile(r"[a-z_]{1,64}\Z")
 
 
@@ -34,18 +54,115 @@ class _Where:
     peer: str = ""
 
 
-@dataclass(kw_only=True, slots=True)
-class _Begun:
-    """An operation without an outcome, and what became of it so far: its event is made once, when all is known."""
+@dataclass(slots=True)
+class ToldOperation:
+    """An operation, and what became of it so far. Once the fold has given it, nothing changes it any more."""
 
-    frame: Frame
-    meta: Mapping[str, Json]
-    verdict: str
-    rules: tuple[str, ...]
-    masks: tuple[str, ...]
-    configuration_serial: int
+    who: RecordedAs
+    where: _Where
+    frame: int
+    at: datetime
+    text: str
+    meta: Mapping[str, Json]  # its frame's, less what no event says
+    name: AuditName = AuditName.OPERATION_RAN
+    code: str = ""
+    last_word: Mapping[str, Json] = field(default_factory=dict)  # the meta of a held operation's verdict
     ask_id: str = ""
     people: tuple[str, ...] = ()
+    ended: Mapping[str, Json] = field(default_factory=dict)  # the meta of its outcome
+
+    @property
+    def verdict(self) -> str:
+        return _text(self.last_word or self.meta, "verdict")
+
+    @property
+    def size(self) -> int:
+        """How many characters of it a client or a target chose."""
+        return len(self.text) + len(_text(self.ended, "tag"))
+
+    def event(self) -> AuditEvent:
+        """Return its event. Pure."""
+        who, meta, last_word, ended = self.who, self.meta, self.last_word, self.ended
+        refused = self.name is AuditName.OPERATION_REFUSED
+        return AuditEvent(
+            name=self.name,
+            at=self.at,
+            txn=who.txn,
+            session_id=who.session_id,
+            connection_id=who.connection_id,
+            actor=who.actor,
+            target=who.target,
+            principal=who.principal,
+            peer=self.where.peer,
+            acting=self.where.acting,
+            ask_id=self.ask_id,
+            people=self.people,
+            code=self.code,
+            verdict="block" if refused else self.verdict,
+            rules=_texts(last_word, "rules") or _texts(meta, "rules"),
+            policy_digest=_text(meta, "policy_digest"),
+            configuration_serial=_number(last_word, "configuration_serial") or _number(meta, "configuration_serial"),
+            frame=self.frame,
+            operation_id=_text(meta, "op"),
+            protocol=who.protocol,
+            operated=Operated(
+                actions=_texts(meta, "actions"),
+                text=self.text,
+                masks=_texts(last_word or meta, "masks"),
+                tables=_texts(meta, "tables"),
+                reads_masked=meta.get("reads_masked") is True,
+                outcome=_REFUSED if refused else _text(ended, "status"),
+                tag=_text(ended, "tag"),
+                sqlstate=_text(ended, "sqlstate"),
+                row_count=_number(ended, "rows"),
+                byte_count=_number(ended, "bytes"),
+                duration_ms=_number(ended, "duration_ms"),
+            ),
+        )
+
+    def row(self, *, writer: str, number: int, segment: str) -> dict[str, Json]:
+        """Return ``self.event().row(...)``. Pure. A broker makes one for each statement: without an event between, in
+        half the time."""
+        who, meta, last_word, ended = self.who, self.meta, self.last_word, self.ended
+        refused = self.name is AuditName.OPERATION_REFUSED
+        op, actions = _text(meta, "op"), _texts(meta, "actions")
+        said: dict[str, Json] = {
+            "code": bounded(self.code),
+            **said_of_connection(
+                who.txn,
+                self.where.acting,
+                who.actor,
+                who.session_id,
+                who.connection_id,
+                who.target,
+                who.principal,
+                who.protocol,
+                self.where.peer,
+            ),
+            "operation_id": bounded(op),
+            "ask_ids": listed((self.ask_id,) if self.ask_id else ()),
+            "people": listed(self.people),
+            "verdict": "block" if refused else bounded(self.verdict),
+            "rules": listed(_texts(last_word, "rules") or _texts(meta, "rules")),
+            "policy_digest": bounded(_text(meta, "policy_digest")),
+            "configuration_serial": _number(last_word, "configuration_serial") or _number(meta, "configuration_serial"),
+            "actions": listed(actions),
+            "text": bounded(self.text, MAX_SHOWN),
+            "masks": listed(_texts(last_word or meta, "masks")),
+            "tables": listed(_texts(meta, "tables")),
+            "reads_masked": meta.get("reads_masked") is True,
+            "outcome": _REFUSED if refused else bounded(_text(ended, "status")),
+            "tag": bounded(_text(ended, "tag")),
+            "sqlstate": bounded(_text(ended, "sqlstate")),
+            "row_count": _number(ended, "rows"),
+            "byte_count": _number(ended, "bytes"),
+            "duration_ms": _number(ended, "duration_ms"),
+            "frame": self.frame,
+            "segment": segment,
+        }
+        uid = fact_uid("operation", who.connection_id, op)
+        classified = classify(self.name, who.protocol, actions)
+        return row_of(self.name, self.at, uid, classified, said, writer=writer, number=number)
 
 
 class OperationFold:
@@ -54,123 +171,77 @@ class OperationFold:
     def __init__(self, who: RecordedAs) -> None:
         self._who = who
         self._where = _Where()
-        self._open: dict[str, _Begun] = {}
+        self._open: dict[str, ToldOperation] = {}
 
-    def take(self, frame: Frame) -> tuple[AuditEvent, ...]:
-        """Return the events that are complete with this frame: mostly none, or one."""
-        return tuple(self._taken(frame, dict(frame.meta)))
+    def take(self, frame: Frame) -> Sequence[ToldOperation]:
+        """Return the operations whose last word this frame is: mostly none, or one."""
+        kind = frame.kind
+        if kind is FrameKind.OUTCOME:
+            return self._ended(dict(frame.meta))
+        if kind is FrameKind.OPERATION:
+            return self._began(frame)
+        if kind in _OF_HELD:
+            return self._held(frame)
+        if kind is FrameKind.OPEN:
+            self._where = _where(self._who, dict(frame.meta))
+        elif kind is FrameKind.CLOSE:
+            left, self._open = self._open, {}
+            return [_without_outcome(begun) for begun in left.values()]
+        return ()
 
-    def _taken(self, frame: Frame, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
-        match frame.kind:
-            case FrameKind.OPEN:
-                self._where = _where(self._who, meta)
-            case FrameKind.OPERATION:
-                yield from self._began(frame, meta)
-            case FrameKind.HELD | FrameKind.ANSWERED | FrameKind.VERDICT:
-                yield from self._held(frame, meta)
-            case FrameKind.OUTCOME:
-                yield from self._ended(meta)
-            case FrameKind.CLOSE:
-                left, self._open = list(self._open.values()), {}
-                yield from (self._without_outcome(begun) for begun in left)
-            case _:
-                return
-
-    def _began(self, frame: Frame, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
+    def _began(self, frame: Frame) -> Sequence[ToldOperation]:
+        meta = {name: value for name, value in frame.meta if name not in _UNTOLD}
         op = _text(meta, "op")
         if not op or op in self._open or _number(meta, "part"):  # a long text takes several frames: the first tells it
-            return
-        begun = _Begun(
-            frame=frame,
-            meta=meta,
-            verdict=_text(meta, "verdict"),
-            rules=_texts(meta, "rules"),
-            masks=_texts(meta, "masks"),
-            configuration_serial=_number(meta, "configuration_serial"),
-        )
+            return ()
+        begun = ToldOperation(self._who, self._where, frame.seq, frame.at, frame.text, meta)
         if begun.verdict == "block":
-            yield self._refused(begun, _text(meta, "code"))
-            return
+            return [_refused(begun, _text(meta, "code"))]
         self._open[op] = begun
         if len(self._open) > MAX_OPEN:
-            yield self._without_outcome(self._open.pop(next(iter(self._open))))
+            return [_without_outcome(self._open.pop(next(iter(self._open))))]
+        return ()
 
-    def _held(self, frame: Frame, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
+    def _held(self, frame: Frame) -> Sequence[ToldOperation]:
+        meta = dict(frame.meta)
         op = _text(meta, "op")
         begun = self._open.get(op)
         if begun is None:
-            return
+            return ()
         begun.ask_id = _text(meta, "ask") or begun.ask_id
         if frame.kind is FrameKind.ANSWERED:
             begun.people = _texts(meta, "people")
         if frame.kind is not FrameKind.VERDICT:
-            return
-        begun.verdict = _text(meta, "verdict")
-        begun.rules = _texts(meta, "rules") or begun.rules
-        begun.masks = _texts(meta, "masks")
-        begun.configuration_serial = _number(meta, "configuration_serial") or begun.configuration_serial
-        if begun.verdict not in _RUNS:
-            yield self._refused(self._open.pop(op), _text(meta, "code"))
+            return ()
+        begun.last_word = meta
+        if begun.verdict in _RUNS:
+            return ()
+        return [_refused(self._open.pop(op), _text(meta, "code"))]
 
-    def _ended(self, meta: Mapping[str, Json]) -> Iterator[AuditEvent]:
+    def _ended(self, meta: Mapping[str, Json]) -> Sequence[ToldOperation]:
         begun = self._open.pop(_text(meta, "op"), None)
         if begun is None:
-            return
+            return ()
+        begun.ended = meta
         if _text(meta, "status") == _REFUSED:
             # Let through and not sent after all: its tag is a code of ours, or words that say why.
             tag = _text(meta, "tag")
-            yield self._refused(begun, tag if _CODE.match(tag) else _REFUSED, meta)
-        else:
-            yield self._event(begun, AuditName.OPERATION_RAN, ended=meta)
+            return [_refused(begun, tag if _CODE.match(tag) else _REFUSED)]
+        return [begun]
 
-    def _refused(self, begun: _Begun, code: str, ended: Mapping[str, Json] | None = None) -> AuditEvent:
-        begun.verdict = "block"
-        ended = {**(ended or {}), "status": _REFUSED}
-        return self._event(begun, AuditName.OPERATION_REFUSED, code=code or _REFUSED, ended=ended)
 
-    def _without_outcome(self, begun: _Begun) -> AuditEvent:
-        """What was still held never ran; what was let through may have."""
-        if begun.verdict not in _RUNS:
-            return self._refused(begun, "approval_withdrawn")
-        return self._event(begun, AuditName.OPERATION_RAN, ended={"status": UNKNOWN})
+def _refused(begun: ToldOperation, code: str) -> ToldOperation:
+    begun.name = AuditName.OPERATION_REFUSED
+    begun.code = code or _REFUSED
+    return begun
 
-    def _event(self, begun: _Begun, name: AuditName, *, ended: Mapping[str, Json], code: str = "") -> AuditEvent:
-        frame, meta = begun.frame, begun.meta
-        return AuditEvent(
-            name=name,
-            at=frame.at,
-            txn=self._who.txn,
-            session_id=self._who.session_id,
-            connection_id=self._who.connection_id,
-            actor=self._who.actor,
-            target=self._who.target,
-            principal=self._who.principal,
-            peer=self._where.peer,
-            acting=self._where.acting,
-            ask_id=begun.ask_id,
-            people=begun.people,
-            code=code,
-            verdict=begun.verdict,
-            rules=begun.rules,
-            policy_digest=_text(meta, "policy_digest"),
-            configuration_serial=begun.configuration_serial,
-            frame=frame.seq,
-            operation_id=_text(meta, "op"),
-            protocol=self._who.protocol,
-            operated=Operated(
-                actions=_texts(meta, "actions"),
-                text=frame.text,
-                masks=begun.masks,
-                tables=_texts(meta, "tables"),
-                reads_masked=meta.get("reads_masked") is True,
-                outcome=_text(ended, "status"),
-                tag=_text(ended, "tag"),
-                sqlstate=_text(ended, "sqlstate"),
-                row_count=_number(ended, "rows"),
-                byte_count=_number(ended, "bytes"),
-                duration_ms=_number(ended, "duration_ms"),
-            ),
-        )
+
+def _without_outcome(begun: ToldOperation) -> ToldOperation:
+    """What was still held never ran; what was let through may have."""
+    if begun.verdict not in _RUNS:
+        return _refused(begun, "approval_withdrawn")
+    begun.ended = {"status": UNKNOWN}
+    return begun
 
 
 def _where(who: RecordedAs, meta: Mapping[str, Json]) -> _Where:
@@ -190,11 +261,11 @@ def _text(meta: Mapping[str, Json], name: str) -> str:
 
 def _number(meta: Mapping[str, Json], name: str) -> int:
     found = meta.get(name, 0)
-    return found if isinstance(found, int) and found >= 0 else 0
+    return found if isinstance(found, int) and 0 <= found < _BIGINT else 0
 
 
 def _texts(meta: Mapping[str, Json], name: str) -> tuple[str, ...]:
-    found = meta.get(name, ())
-    if not isinstance(found, list | tuple):
+    found = meta.get(name)
+    if not found or not isinstance(found, list | tuple):
         return ()
     return tuple([item for item in found if isinstance(item, str)])

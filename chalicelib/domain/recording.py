@@ -71,7 +71,7 @@ class Frame:
 
     def line(self, who: RecordedAs) -> bytes:
         """Return the NDJSON line, newline included. ``meta`` is JSON text, so that one column fits all protocols."""
-        begin, protocol, end = _line_parts(who)
+        begin, protocol, end = line_parts(who)
         meta = _QUOTED(_ENCODED(dict(self.meta)))
         return (
             f'{begin},"seq":{self.seq},"t":"{timestamp(self.at)}",{protocol},"dir":{_QUOTED(self.dir)}'
@@ -129,7 +129,7 @@ class RecordedAs:
 
 
 @lru_cache(maxsize=4096)  # open connections of one broker, several times over; an entry is some 500 bytes
-def _line_parts(who: RecordedAs) -> tuple[str, str, str]:
+def line_parts(who: RecordedAs) -> tuple[str, str, str]:
     """Return the members of a frame's line that are the same in all of a connection's: those before the number, the
     protocol, and those after ``meta``. Pure."""
     begin = _ENCODED({"v": RECORDING_VERSION, "sid": who.session_id, "con": who.connection_id})[:-1]

@@ -131,15 +131,5 @@ def sign_copy(signer: Signer, statement: CopyStatement) -> CopyStatement:
     return replace(statement, signature=sign_sha256(signer, COPY_SIGNATURE_TYPE, statement.digest()))
 
 
-def verify_copy(statement: CopyStatement, keys: Keys) -> None:
-    """Raise ProofInvalid unless ``vouch_copy`` signed this statement."""
-    verify_sha256(keys, KeyPurpose.COPY, COPY_SIGNATURE_TYPE, statement.signature, statement.digest())
-
-
 def sign_signoff(signer: Signer, signoff: Signoff) -> Signoff:
     return replace(signoff, signature=sign_sha256(signer, SIGNOFF_SIGNATURE_TYPE, signoff.sha256()))
-
-
-def verify_signoff(signoff: Signoff, keys: Keys) -> None:
-    """Raise ProofInvalid unless ``sign_off`` signed this."""
-    verify_sha256(keys, KeyPurpose.SIGNOFF, SIGNOFF_SIGNATURE_TYPE, signoff.signature, signoff.sha256())

@@ -10,11 +10,13 @@ section 3. Pure but for the keys that are read.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 from chalicelib.domain.canonical import timestamp
-from chalicelib.domain.errors import KeyProofInvalid
+from chalicelib.domain.errors import KeyProofInvalid, NotFound
 from chalicelib.domain.signature import KeyPurpose
 from chalicelib.domain.store import Keys
 from chalicelib.identity.dpop import thumbprint
@@ -39,6 +41,26 @@ class Anchors(Protocol):
     def holds(self, purpose: str, thumbprint: str) -> bool:
         """Return whether the key with this thumbprint may sign for ``purpose``."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownKeys:
+    """Implements ``Keys`` with what others gave once, by purpose: for a review of thousands of signatures, and to be
+    sent to another process. A purpose that had no key has none."""
+
+    by_purpose: Mapping[str, Mapping[str, Mapping[str, str]]]
+
+    def public_keys(self, purpose: str) -> Mapping[str, Mapping[str, str]]:
+        return self.by_purpose.get(purpose, {})
+
+
+def known_keys(keys: Keys) -> KnownKeys:
+    """Return the keys of every purpose of evidence, as they are now. Raises StoreUnavailable."""
+    found: dict[str, Mapping[str, Mapping[str, str]]] = {}
+    for purpose in EVIDENCE_PURPOSES:
+        with suppress(NotFound):  # not every deployment has every key: what nobody can have signed does not verify
+            found[purpose.value] = {kid: dict(jwk) for kid, jwk in keys.public_keys(purpose.value).items()}
+    return KnownKeys(by_purpose=found)
 
 
 class AnchoredKeys:

@@ -50,12 +50,17 @@ def event_lines(rows: Sequence[Row]) -> bytes:
 def put_events(objects: Objects, rows: Sequence[Row], *, writer: str, now: datetime) -> Sequence[str]:
     """Put ``rows`` as objects of at most ``MAX_OBJECT_EVENTS``; return their keys. Raises StoreUnavailable, with some
     of them put perhaps: whoever calls again puts those a second time, under the same uids."""
-    keys: list[str] = []
-    for first in range(0, len(rows), MAX_OBJECT_EVENTS):
-        key = event_key(writer, now)
-        objects.put_new(key, event_lines(rows[first : first + MAX_OBJECT_EVENTS]), content_type=CONTENT_TYPE)
-        keys.append(key)
-    return keys
+    return [
+        put_lines(objects, event_lines(rows[first : first + MAX_OBJECT_EVENTS]), writer=writer, now=now)
+        for first in range(0, len(rows), MAX_OBJECT_EVENTS)
+    ]
+
+
+def put_lines(objects: Objects, lines: bytes, *, writer: str, now: datetime) -> str:
+    """Put one object of what ``event_lines`` makes; return its key. Raises StoreUnavailable."""
+    key = event_key(writer, now)
+    objects.put_new(key, lines, content_type=CONTENT_TYPE)
+    return key
 
 
 def checked_row(told: object) -> Row:

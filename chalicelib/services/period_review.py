@@ -11,11 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Protocol
 
 from chalicelib.domain.ask import Answer
 from chalicelib.domain.canonical import Json, timestamp
 from chalicelib.domain.chain import Hop
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.errors import NotFound, RowUnreadable
 from chalicelib.domain.identifiers import HopId, PersonId, Txn
 from chalicelib.domain.identity import Identity, Person
 from chalicelib.domain.reading import EvidenceStores
@@ -23,7 +25,7 @@ from chalicelib.domain.signoff import Period, Selection
 from chalicelib.services.at_once import at_once
 from chalicelib.services.population import Member, Population
 from chalicelib.services.review import Review
-from chalicelib.services.reviewed import AccessReview, Finding, FindingKind, review_json
+from chalicelib.services.reviewed import AccessReview, Finding, FindingKind, review_json, unreadable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,19 +67,59 @@ class ListedSession:
     exits: tuple[str, ...]
 
 
-class PeriodReview:
-    """Reviews populations with ``review``, ``readers`` chains at once."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What of a population one review is of: a chain, and its sessions in it."""
 
-    def __init__(self, *, stores: EvidenceStores, review: Review, people: Sequence[Person], readers: int = 1) -> None:
+    txn: Txn
+    members: tuple[Member, ...]
+
+
+class ReviewParts(Protocol):
+    """Reviews many parts, somewhere."""
+
+    def __call__(self, parts: Sequence[Part]) -> Sequence[AccessReview | Finding]:
+        """Return what ``review_part`` returns for each of ``parts``, in order. Raises as it does."""
+        ...
+
+
+def review_part(review: Review, part: Part) -> AccessReview | Finding:
+    """Return the review of one part, whole; a finding where its chain has no hop. Raises StoreUnavailable."""
+    rows = {member.session.id: member.rows for member in part.members}
+    try:
+        return review.of_some(part.txn, [member.session for member in part.members], rows)
+    except RowUnreadable as error:
+        return unreadable(part.txn, error)
+    except NotFound:
+        what = f"has no hop any more: {part.members[0].session.id} was opened under it"
+        return Finding(key=part.txn, kind=FindingKind.MISSING, what=what)
+
+
+class PeriodReview:
+    """Reviews populations with ``review``, ``readers`` chains at once; or with ``apart``, where that is given."""
+
+    def __init__(
+        self,
+        *,
+        stores: EvidenceStores,
+        review: Review,
+        people: Sequence[Person],
+        readers: int = 1,
+        apart: ReviewParts | None = None,
+    ) -> None:
         self._stores = stores
         self._review = review
         self._names = {person.id: person.name for person in people}
         self._readers = readers
+        self._apart = apart
 
     def __call__(self, population: Population, now: datetime) -> ReviewedPeriod:
         """Return the review of every member, whole. Raises StoreUnavailable; a chain without a hop is a finding."""
-        asked = list(_by_chain(population.members).items())
-        reviewed = at_once(lambda one: self._chain(*one), asked, self._readers)
+        parts = [Part(txn=txn, members=tuple(found)) for txn, found in _by_chain(population.members).items()]
+        if self._apart is not None:
+            reviewed = self._apart(parts)
+        else:
+            reviewed = at_once(partial(review_part, self._review), parts, self._readers)
         findings = [*population.findings]
         for found in reviewed:
             findings += found.findings if isinstance(found, AccessReview) else [found]
@@ -104,14 +146,6 @@ class PeriodReview:
     def _answers(self, member: Member) -> Sequence[Answer]:
         ask_id = member.session.ask_id
         return () if ask_id is None else self._stores.answers.of_ask(ask_id)
-
-    def _chain(self, txn: Txn, members: Sequence[Member]) -> AccessReview | Finding:
-        rows = {member.session.id: member.rows for member in members}
-        try:
-            return self._review.of_some(txn, [member.session for member in members], rows)
-        except NotFound:
-            what = f"has no hop any more: {members[0].session.id} was opened under it"
-            return Finding(key=txn, kind=FindingKind.MISSING, what=what)
 
     def _listed(self, member: Member, hops: Mapping[HopId, Hop], answers: Sequence[Answer]) -> ListedSession:
         session, leaf = member.session, hops.get(member.session.leaf_hop)

@@ -15,21 +15,25 @@ Source: RFC 9162 section 2.1.1 (the Merkle root).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 from chalicelib.domain.canonical import Json, canonical, digest, sha256_hex, timestamp
 from chalicelib.domain.connection import ConnectionRow
+from chalicelib.domain.errors import RowUnreadable
 from chalicelib.domain.identifiers import SESSION_ID, SessionId, made_at
 from chalicelib.domain.reading import EvidenceStores
 from chalicelib.domain.recording import merkle_root
 from chalicelib.domain.session import Session
 from chalicelib.domain.signoff import Period, Selection
 from chalicelib.services.at_once import at_once
-from chalicelib.services.reviewed import Finding, FindingKind
+from chalicelib.services.reviewed import Finding, FindingKind, unreadable
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 POPULATION_VERSION: Final = 1
 # A chain lives eight hours (``services.root``): no connection of a period belongs to a session that is a day older.
@@ -74,7 +78,7 @@ class ReadPopulation:
         """Return the population. Idempotent, writes nothing. Raises StoreUnavailable."""
         findings: list[Finding] = []
         sessions = self._sessions(period, findings)
-        rows = self._rows(sessions)
+        rows = self._rows(sessions, findings)
         every = [row for found in rows.values() for row in found]
         within = [row for row in every if period.holds(row.opened_at)]
         listed = self._listed(period)
@@ -104,17 +108,32 @@ class ReadPopulation:
         days = list(period.days())
         lists = at_once(self._stores.sessions.created_on, [days[0] - LOOK_BACK, *days], self._readers)
         wanted = [session_id for listed in lists for session_id in listed if not _later(session_id, period)]
-        found = self._stores.sessions.get_many(wanted)
+        found = self._read(wanted, findings)
         missing = set(wanted) - {session.id for session in found}
         findings += (
             _finding(session_id, FindingKind.MISSING, "has no row any more: an index names it")
-            for session_id in sorted(missing)
+            for session_id in sorted(missing - {SessionId(finding.key) for finding in findings})
         )
         return found
 
-    def _rows(self, sessions: Sequence[Session]) -> Mapping[SessionId, Sequence[ConnectionRow]]:
+    def _read(self, wanted: Sequence[SessionId], findings: list[Finding]) -> Sequence[Session]:
+        """Return the sessions. One whose row is nothing that we wrote is named, and hides no other."""
+        get_many = self._stores.sessions.get_many
+        try:
+            return get_many(wanted)
+        except RowUnreadable:
+            read = at_once(lambda one: _or_unreadable(one, get_many, [one]), wanted, self._readers)
+        findings += (found for found in read if isinstance(found, Finding))
+        return [session for found in read if not isinstance(found, Finding) for session in found]
+
+    def _rows(
+        self, sessions: Sequence[Session], findings: list[Finding]
+    ) -> Mapping[SessionId, Sequence[ConnectionRow]]:
         ids = [session.id for session in sessions]
-        return dict(zip(ids, at_once(self._stores.connections.of_session, ids, self._readers), strict=True))
+        of_session = self._stores.connections.of_session
+        read = at_once(lambda one: _or_unreadable(one, of_session, one), ids, self._readers)
+        findings += (found for found in read if isinstance(found, Finding))
+        return {one: () if isinstance(found, Finding) else found for one, found in zip(ids, read, strict=True)}
 
     def _listed(self, period: Period) -> Mapping[tuple[str, str], str]:
         """Return the manifests of connections that were opened on a day of the period, by session and connection."""
@@ -247,6 +266,13 @@ def _unnumbered(within: Iterable[ConnectionRow], every: Iterable[ConnectionRow])
             if after > before + 1:
                 gone = f"connection {before + 1}" if after == before + 2 else f"connections {before + 1} to {after - 1}"
                 yield _finding(boot, FindingKind.MISSING, f"has no row of its {gone}: the broker numbers them all")
+
+
+def _or_unreadable(session_id: SessionId, read: Callable[[A], B], asked: A) -> B | Finding:
+    try:
+        return read(asked)
+    except RowUnreadable as error:
+        return unreadable(session_id, error)
 
 
 def _later(session_id: str, period: Period) -> bool:

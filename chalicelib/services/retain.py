@@ -36,6 +36,9 @@ MOST_BACK: Final = 40  # days before the youngest that is over: a month of misse
 _LIFTED: Final = "lifted.json"
 _JSON: Final = "application/json"
 _SLACK_DAYS: Final = 2  # an object of a day is put a day later at most, and its lock ends at an hour of the day
+# One object that cannot be held stops no other, and a bucket that is out of reach stops the run: it would be asked for
+# each of a million, seconds each.
+_MOST_FAILED: Final = 20
 _AT_ONCE: Final = 1000  # so often the time is looked at: some seconds of calls
 _DUE: Final = re.compile(rf"{MARKED}/(\d{{4}}-\d\d-\d\d)/(\d{{1,5}})\.due\.json\Z")
 T = TypeVar("T")
@@ -109,16 +112,20 @@ class Retain:
     # -- holds -----------------------------------------------------------------------------------------------------
 
     def _carried(self, hold: LegalHold) -> bool:
+        """Carry a hold out, day by day; say whether all of it was. A day that failed is gone through again by the next
+        run, and what of it could be held is held meanwhile."""
+        wrong: list[str] = []
         try:
             reached = frozenset(self._objects.keys(f"{HELD}/{hold.id}/"))
             for day in self._days(hold):
                 key = f"{HELD}/{hold.id}/{day}.json"
-                if key not in reached:
-                    self._reach(hold, day, key)
+                if key not in reached and len(wrong) < _MOST_FAILED:
+                    wrong += self._reach(hold, day, key)
         except AccessError as error:
-            self._failed(hold.id, error.code, hold)
-            return False
-        return True
+            wrong.append(error.code)
+        if wrong:
+            self._failed(hold.id, wrong[0], hold)
+        return not wrong
 
     def _days(self, hold: LegalHold) -> Iterator[date]:
         """Give the days on which a session of ``hold`` may have been made."""
@@ -130,13 +137,28 @@ class Retain:
             yield day
             day += DAY
 
-    def _reach(self, hold: LegalHold, day: date, marker: str) -> None:
+    def _reach(self, hold: LegalHold, day: date, marker: str) -> list[str]:
+        """Hold what ``hold`` reaches of a day, and write that down where the day is over. Return the codes of what
+        refused: then it is not written down."""
         sessions = self._find.sessions(hold, day)
         keys = self._keys_of(sessions)
-        there = self._each(partial(self._hold, self._known[hold.id]), keys)
+        wrong: list[str] = []
+
+        def held(key: str) -> bool:
+            try:
+                return self._hold(self._known[hold.id], key)
+            except AccessError as error:
+                wrong.append(error.code)
+                if len(wrong) >= _MOST_FAILED:
+                    raise
+                return True
+
+        there = self._each(held, keys)
+        if wrong:
+            return wrong
         missing = [key for key, found in zip(keys, there, strict=True) if not found]
         if not is_over(day, self._clock.now()) or not all(self._find.sealed(session) for session in sessions):
-            return
+            return []
         told: Json = {
             "v": 1,
             "hold": hold.id,
@@ -149,6 +171,7 @@ class Retain:
         self._put(marker, told)
         if sessions:
             self._record(AuditName.HOLD_APPLIED, marker, f"{len(sessions)} sessions, {len(keys)} objects", hold)
+        return []
 
     def _keys_of(self, sessions: Sequence[Session]) -> list[str]:
         own = [key for session in sessions for key in self._find.own(session)]

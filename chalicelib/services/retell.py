@@ -71,11 +71,11 @@ def _events(objects: Objects, row: ConnectionRow, manifest: Manifest) -> Iterato
         if frame.kind is FrameKind.OPERATION:
             places[frame.seq] = segment.key
         last = frame.seq
-        for event in fold.take(frame):
-            yield event, places.pop(event.frame, "")
+        for told in fold.take(frame):
+            yield told.event(), places.pop(told.frame, "")
     if fold is not None:  # nobody lived to see how the rest ended
-        for event in fold.take(Frame(seq=last + 1, at=manifest.closed_at, dir="ctl", kind=FrameKind.CLOSE, text="")):
-            yield event, places.pop(event.frame, "")
+        for told in fold.take(Frame(seq=last + 1, at=manifest.closed_at, dir="ctl", kind=FrameKind.CLOSE, text="")):
+            yield told.event(), places.pop(told.frame, "")
 
 
 def _lines(objects: Objects, segments: Sequence[Segment]) -> Iterator[tuple[Segment, Mapping[str, Any]]]:

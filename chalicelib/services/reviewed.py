@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from chalicelib.domain.canonical import Json, timestamp
+from chalicelib.domain.errors import RowUnreadable
 from chalicelib.domain.identity import Identity
 from chalicelib.domain.recording import Gap
 
@@ -44,6 +45,12 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.key} {self.what}"
+
+
+def unreadable(subject: str, error: RowUnreadable) -> Finding:
+    """Return the finding for a session or chain of which a row cannot be read: nothing else of it is shown then."""
+    kind = error.detail.get("kind", "row")
+    return Finding(key=subject, kind=FindingKind.ALTERED, what=f"has a {kind} row that is nothing that we wrote")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

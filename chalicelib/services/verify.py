@@ -21,7 +21,7 @@ from enum import StrEnum
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.chain import Hop, HopKind
 from chalicelib.domain.clock import Clock
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.errors import NotFound, RowUnreadable
 from chalicelib.domain.identifiers import Txn
 from chalicelib.domain.reading import EvidenceStores
 from chalicelib.domain.store import Keys
@@ -30,7 +30,7 @@ from chalicelib.services.around import Around, LookedAround
 from chalicelib.services.kept_check import kept_findings
 from chalicelib.services.key_history import HistoryKeys, IntroducedAnchors, read_history, unintroduced_keys
 from chalicelib.services.review import Review
-from chalicelib.services.reviewed import AccessReview, Finding, FindingKind
+from chalicelib.services.reviewed import AccessReview, Finding, FindingKind, unreadable
 
 
 class Anchor(StrEnum):
@@ -142,6 +142,8 @@ def verify(
     around: LookedAround | None = None
     try:
         review = Review(stores=evidence.stores, people=(), clock=clock, keys=trusted.keys)(subject)
+    except RowUnreadable as error:
+        found.append(unreadable(subject, error))
     except NotFound as error:
         found.append(Finding(key=subject, kind=FindingKind.MISSING, what=f"is missing: {error.public}"))
     else:

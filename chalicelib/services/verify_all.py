@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from chalicelib.domain.archived_item import ITEMS, TABLE_KEYS, Rows
-from chalicelib.domain.canonical import Json, timestamp
+from chalicelib.domain.canonical import Json, sha256_hex, timestamp
 from chalicelib.domain.clock import Clock
 from chalicelib.domain.connection import BOOTS
 from chalicelib.domain.digest import DIGESTS, FIRST_HOUR, HOUR, archived_hour, digest_key, hour_of, last_settled_hour
@@ -119,9 +119,11 @@ def verify_all(
     *,
     since: datetime | None,
     pause: Callable[[float], None],
+    head: str = "",
 ) -> ArchiveVerification:
     """Return what the archive shows, from the day of ``since`` on or from the beginning where it is None. ``pause``
-    waits for seconds. Idempotent, writes nothing.
+    waits for seconds; ``head`` is the SHA-256 of a digest that somebody wrote down when it was the last, empty where
+    nobody did. Idempotent, writes nothing.
 
     Raises StoreUnavailable; everything that is wrong with the evidence is a finding.
     """
@@ -148,6 +150,7 @@ def verify_all(
     found = [
         *trusted.findings,
         *chain.findings,
+        *_other_head(chain, head),
         *_no_digest(source, chain, start, now, alone=whole and source.rows is None),
         *walking.walk.findings,
         *fold.findings(whole=whole),
@@ -223,6 +226,15 @@ def _no_digest(
     elif alone:
         what = "holds no digest: nothing shows what was in this bucket, nor that anything was"
         yield Finding(key=f"{DIGESTS}/", kind=FindingKind.MISSING, what=what)
+
+
+def _other_head(chain: DigestChain, head: str) -> Iterator[Finding]:
+    """Give a finding where no digest that holds is the one that was written down: each names the one before, so where
+    it is among them all up to there is what it was then, whoever has our keys and both buckets."""
+    held = [*chain.digests.values(), *([] if chain.before is None else [chain.before])]
+    if head and not any(sha256_hex(found.stored()) == head for found in held):
+        what = f"holds no digest with the SHA-256 that was kept, {head}: it was replaced, or is of another time"
+        yield Finding(key=f"{DIGESTS}/", kind=FindingKind.REPLACED, what=what)
 
 
 def _running(fold: RowFold, now: datetime) -> frozenset[str]:

@@ -13,13 +13,16 @@ it is read, and stays where its row is changed (:func:`revised_document`; docs/u
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from chalicelib.domain.errors import StoreUnavailable
+from chalicelib.domain.canonical import timestamp
+from chalicelib.domain.errors import RowUnreadable
 
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ def to_document(value: Any) -> str:
 
 
 def from_document(kind: type[T], text: str) -> T:
-    """Return the ``kind`` that ``text`` holds. Raises StoreUnavailable where it holds none: fail closed, since a row
+    """Return the ``kind`` that ``text`` holds. Raises RowUnreadable where it holds none: fail closed, since a row
     that cannot be read may be the one that says no."""
     try:
         shape: Any = kind
@@ -44,7 +47,11 @@ def from_document(kind: type[T], text: str) -> T:
     except ValidationError as error:
         fields = sorted({".".join(str(part) for part in line["loc"]) for line in error.errors(include_input=False)})
         # ``from None``: the error's text quotes what it was given, and a row may hold a verifier's keys.
-        raise StoreUnavailable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
+        raise RowUnreadable("a stored row cannot be read", kind=kind.__name__, fields=fields) from None
+    try:
+        _check_moments(value)
+    except ValueError:
+        raise RowUnreadable("a stored row cannot be read", kind=kind.__name__, fields=["a moment"]) from None
     return value
 
 
@@ -53,7 +60,7 @@ def revised_document(text: str, before: T, after: T) -> str:
 
     Why not the whole of ``after``: what the other release's shape has and ours has not would be lost, and what ours has
     and its has not would come in, and either is a change of evidence that nobody made (``domain.row_change``). Raises
-    StoreUnavailable.
+    RowUnreadable.
     """
     old, new = json.loads(to_document(before)), json.loads(to_document(after))
     try:
@@ -61,4 +68,18 @@ def revised_document(text: str, before: T, after: T) -> str:
         changed = {name: value for name, value in new.items() if value != old[name]}
         return json.dumps(kept | changed, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except ValueError:  # NaN, which another reader takes and we never wrote
-        raise StoreUnavailable("a stored row cannot be read", kind=type(before).__name__) from None
+        raise RowUnreadable("a stored row cannot be read", kind=type(before).__name__) from None
+
+
+def _check_moments(value: object) -> None:
+    """Raise ValueError where a moment in ``value`` has no form in UTC, as nothing that we wrote: pydantic reads one of
+    year 1 east of Greenwich, and one without a zone, and whoever hashes it later would fall over it."""
+    match value:
+        case datetime():
+            timestamp(value)
+        case tuple():
+            for item in value:
+                _check_moments(item)
+        case _ if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                _check_moments(getattr(value, field.name))

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from chalicelib.domain.canonical import timestamp
-from chalicelib.domain.errors import StoreUnavailable
+from chalicelib.domain.errors import RowUnreadable
 
 T = TypeVar("T")
 Reader = Callable[[Any], Any]
@@ -28,13 +28,13 @@ _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[
 
 
 def read_document(kind: type[T], text: str) -> T:
-    """Return the ``kind`` that ``text`` holds. Raises StoreUnavailable where it holds none."""
+    """Return the ``kind`` that ``text`` holds. Raises RowUnreadable where it holds none."""
     try:
         shape: Any = kind
         value: T = _reader(shape)(json.loads(text))
     except (ValueError, TypeError, RecursionError):
         # ``from None``: the error's text quotes what it was given.
-        raise StoreUnavailable("a stored row cannot be read", kind=kind.__name__) from None
+        raise RowUnreadable("a stored row cannot be read", kind=kind.__name__) from None
     return value
 
 

@@ -58,6 +58,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     period.add_argument(
         "--brief", action="store_true", help="list from the tables alone: quick, and nothing is verified"
     )
+    period.add_argument(
+        "--processes", default="", metavar="N", help="review in so many at once; as many as there are cores if left out"
+    )
     period.add_argument("--population", action="store_true", help="every session, with what shows that it is every one")
     period.add_argument("--sample", default="", metavar="N", help="draw N sessions; with --seed anybody draws the same")
     period.add_argument("--seed", default="", metavar="TEXT", help="for --sample")
@@ -80,6 +83,9 @@ def review(invocation: Invocation) -> int:
         return review_sign(invocation)
     if options.since and not subjects:
         return review_period(invocation)
+    of_period = options.brief or options.population or options.sample or options.processes
+    if of_period or options.until or options.target or options.pipeline:
+        raise Failure(Exit.USAGE, "what narrows or lists a period needs one", hint="countersign review --since 30d")
     if options.since or len(subjects) != 1:
         hint = "countersign review ses_... (or its txn); or --since 30d, with --target or --pipeline"
         raise Failure(Exit.USAGE, "name one session, one chain or a period", hint=hint)

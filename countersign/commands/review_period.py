@@ -7,10 +7,12 @@ population's digest is what a reviewer signs: `countersign review sign`.
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from countersign.commands.asking import Invocation
-from countersign.evidence_source import Source, open_archive
+from countersign.evidence_source import Source, open_archive, open_deployment
 from countersign.failures import Exit, Failure
 from countersign.page_parts import About
 from countersign.periods import period_of
@@ -25,11 +27,12 @@ from countersign.trust import read_trust
 
 if TYPE_CHECKING:
     from chalicelib.domain.signoff import Period, Selection
-    from chalicelib.services.period_review import ReviewedPeriod
+    from chalicelib.services.period_review import PeriodReview, ReviewedPeriod
     from chalicelib.services.population import Population
     from chalicelib.services.verify import TrustedKeys
 
 _MOST_SAMPLE: Final = 10_000
+_MOST_PROCESSES: Final = 64  # each has its own connections: more of them wait for DynamoDB and not for a core
 
 
 def review_period(invocation: Invocation) -> int:
@@ -61,6 +64,10 @@ def _check(invocation: Invocation) -> None:
         raise Failure(Exit.USAGE, "--brief stands alone: --population and --sample read more than the tables")
     if (options.html or options.csv) and (options.brief or options.population or options.sample):
         raise Failure(Exit.USAGE, "--html and --csv are of a whole review")
+    if options.processes and not (options.processes.isascii() and options.processes.isdigit()):
+        raise Failure(Exit.USAGE, "--processes is a number")
+    if options.processes and not 1 <= int(options.processes[:4]) <= _MOST_PROCESSES:
+        raise Failure(Exit.USAGE, f"--processes is a number from 1 to {_MOST_PROCESSES}")
     if bool(options.sample) != bool(options.seed):
         raise Failure(Exit.USAGE, "--sample and --seed belong together", hint="The seed lets anybody draw the same.")
     if options.sample and not (options.sample.isascii() and options.sample.isdigit() and len(options.sample) < 6):
@@ -121,17 +128,12 @@ def _population(invocation: Invocation, source: Source, population: Population, 
 def _review(invocation: Invocation, source: Source, population: Population, trusted: TrustedKeys) -> int:
     from dataclasses import replace
 
-    from chalicelib.services.at_once import READERS
-    from chalicelib.services.period_review import PeriodReview, period_json
-    from chalicelib.services.review import Review
+    from chalicelib.services.period_review import period_json
     from chalicelib.services.verify import Anchor
 
     options, output = invocation.options, invocation.output
     anchored = trusted.anchor is not Anchor.NOBODY
-    output.say(f"reading {counted(len(population.members), 'session')} back")
-    review = Review(stores=source.stores, people=source.people, clock=invocation.clock, keys=trusted.keys)
-    reviewing = PeriodReview(stores=source.stores, review=review, people=source.people, readers=READERS)
-    found = reviewing(population, invocation.clock.now())
+    found = _reviewing(invocation, source, population, trusted)(population, invocation.clock.now())
     found = replace(found, findings=tuple(dict.fromkeys((*trusted.findings, *found.findings))))
     _write(invocation, found, anchored=anchored)
     if output.as_json:  # of 10,000 sessions it is 100 MB of objects
@@ -145,6 +147,35 @@ def _review(invocation: Invocation, source: Source, population: Population, trus
     if not found.verified:
         return Exit.INVALID
     return Exit.DONE if anchored else Exit.UNANCHORED
+
+
+def _reviewing(invocation: Invocation, source: Source, population: Population, trusted: TrustedKeys) -> PeriodReview:
+    """Return what reviews ``population``: in this process, or where that is quicker in some beside each other."""
+    from chalicelib.services.anchors import known_keys
+    from chalicelib.services.at_once import READERS
+    from chalicelib.services.period_review import PeriodReview
+    from chalicelib.services.review import Review
+    from chalicelib.services.review_processes import Opening, ReviewProcesses, processes_for
+
+    options, number = invocation.options, len(population.members)
+    processes = int(options.processes) if options.processes else processes_for(number, os.cpu_count() or 1)
+    at_once = f", {processes} processes at once" if processes > 1 else ""
+    invocation.output.say(f"reading {counted(number, 'session')} back{at_once}")
+    keys = known_keys(trusted.keys)
+    opening = Opening(
+        open_stores=partial(open_deployment, dict(invocation.settings.inherited)),
+        people=source.people,
+        keys=keys,
+        clock=invocation.clock,
+        readers=READERS,
+    )
+    return PeriodReview(
+        stores=source.stores,
+        review=Review(stores=source.stores, people=source.people, clock=invocation.clock, keys=keys),
+        people=source.people,
+        readers=READERS,
+        apart=ReviewProcesses(opening, processes) if processes > 1 else None,
+    )
 
 
 def sign_hint(period: Period, selection: Selection, population_sha256: str) -> str:

@@ -47,6 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sha256", default="", metavar="HASH", help="the copy's own hash, as it was written down when it was made"
     )
+    parser.add_argument(
+        "--head", default="", metavar="HASH", help="with --all: the last digest's SHA-256, as it was written down then"
+    )
     copy = parser.add_argument_group("a downloaded bucket")
     copy.add_argument("--keys", default="", metavar="FILE", help="our public keys, as the service tells at /v1/keys")
     copy.add_argument("--digests", default="", metavar="DIR", help="the second bucket, downloaded, to compare with")
@@ -68,6 +71,9 @@ def verify(invocation: Invocation) -> int:
     if everything > 1 or not (options.subject or everything) or (of_a_copy and not (options.subject and everything)):
         hint = "countersign verify ses_... (or a copy), or --all, or --since 2026-11-01; a downloaded bucket: DIR --all"
         raise Failure(Exit.USAGE, "name a session, a chain or a copy, or one of --all and --since", hint=hint)
+    if options.head and not (everything and SHA256.match(options.head)):
+        hint = "countersign verify --all --head HASH: an earlier `verify --all` printed it."
+        raise Failure(Exit.USAGE, "--head is 64 hexadecimal digits, and of the whole archive", hint=hint)
     if everything:
         return _verify_copied_bucket(invocation) if options.subject else _verify_archive(invocation)
     if options.sha256 and not SHA256.match(options.sha256):
@@ -102,7 +108,7 @@ def _verify_archive(invocation: Invocation) -> int:
         rows=stores.rows,
         boots=stores.connections,
     )
-    found = verify_all(source, anchors, invocation.clock, since=since, pause=invocation.clock.sleep)
+    found = verify_all(source, anchors, invocation.clock, since=since, pause=invocation.clock.sleep, head=options.head)
     return _say_all(found, output, copied=stores.digest_copies is not None)
 
 
@@ -118,7 +124,7 @@ def _verify_copied_bucket(invocation: Invocation) -> int:
     clock = AsOf(invocation.clock, moment_at(options.as_of, now, "--as-of") if options.as_of else now)
     since = _day(options.since, clock.now()) if options.since else None
     copy = open_bucket_copy(options.subject, digests=options.digests, keys=options.keys)
-    found = verify_all(copy.source, anchors, clock, since=since, pause=invocation.clock.sleep)
+    found = verify_all(copy.source, anchors, clock, since=since, pause=invocation.clock.sleep, head=options.head)
     what = "cannot be read as it was archived last"
     unreadable = [Finding(key=name, kind=FindingKind.ALTERED, what=what) for name in copy.stores.unreadable]
     return _say_all(replace(found, findings=(*found.findings, *unreadable)), output, copied=options.digests != "")

@@ -1,8 +1,7 @@
 """The configuration bundle of a first deployment: checked, put, and made active by an Activation that is signed here.
 
 Rules: only the first is signed by whoever deploys, since nobody is there yet to approve it. Once one is active, a
-change is an ask that people answer under the active bundle (``countersign config push``), and this refuses to go around
-them. A bundle that does not load is refused before anything is put. What it does not do: keep the bundle; it is the
+change is another Activation (docs/runbooks/change-the-configuration.md), and this refuses to make it by the way. A bundle that does not load is refused before anything is put. What it does not do: keep the bundle; it is the
 operators' own repository.
 """
 
@@ -31,7 +30,7 @@ class Activated(Enum):
 
     FIRST = "it is active: serial 1, signed by this deployment"
     SAME = "it is active already"
-    OTHER = "another one is active: change it with `countersign config push`, which asks the people it is about"
+    OTHER = "another one is active: docs/runbooks/change-the-configuration.md says how to change it"
 
 
 def read_bundle(folder: Path) -> dict[str, bytes]:

@@ -76,8 +76,8 @@ class FaultProxy:
         self._pass_on(client, server, delayed=True)
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, *, delayed: bool) -> None:
-        source.settimeout(LOOK_S)
         with suppress(OSError):
+            source.settimeout(LOOK_S)  # the other way may have closed it before this one began
             while not self._stopped.is_set() and self.mode is not Network.REFUSES:
                 try:
                     piece = source.recv(READ_BYTES)

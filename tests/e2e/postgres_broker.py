@@ -136,8 +136,10 @@ class BrokerThread:
         strangers: Strangers | None = None,
         handshake_s: float = 10,
         languages: Languages[Any] | None = None,
+        driver: Any = None,
     ) -> None:
         self.flow = flow
+        self._driver = driver if driver is not None else flow
         self._languages: Languages[Any] = languages if languages is not None else flow
         self._loop = uvloop.new_event_loop()
         self._ready = threading.Event()
@@ -158,7 +160,7 @@ class BrokerThread:
         self._stop = asyncio.Event()
         tasks = Tasks()
         self.engine = PostgresEngine(
-            door=self.flow, driver=self.flow, languages=self._languages, tls=self._tls, clock=self.flow.clock
+            door=self.flow, driver=self._driver, languages=self._languages, tls=self._tls, clock=self.flow.clock
         )
         listener = Listener(
             bind("127.0.0.1", 0), self.engine, strangers=self._strangers, tasks=tasks, handshake_s=self._handshake_s

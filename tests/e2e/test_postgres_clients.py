@@ -462,6 +462,20 @@ def test_psycopg_pipelines_server_cursors_copy_and_binary(broker: BrokerThread, 
             assert b"".join(bytes(data) for data in copy) == b"0\n1\n2\n"
 
 
+def test_the_lines_of_a_copy_are_recorded_whole_and_together(broker: BrokerThread) -> None:
+    """A driver sends a message a line: a frame for each would make the record of a load ten times the load."""
+    lines = [b"%d\n" % n for n in range(5000)]
+    with connect(broker) as client:
+        client.execute("create temporary table loaded (a int)")
+        with client.cursor() as plain, plain.copy("copy loaded from stdin"):
+            for line in lines:
+                client.pgconn.put_copy_data(line)
+        assert client.execute("select count(*) from loaded").fetchone() == (5000,)
+        told = [text for direction, text in broker.connection.told("data") if direction == "c2s"]
+    assert "".join(told).encode() == b"".join(lines)
+    assert len(told) < 100
+
+
 def test_psycopg_pipeline_goes_on_after_an_error(broker: BrokerThread) -> None:
     """The server's own discarding up to the Sync, seen through us."""
     with connect(broker) as client:

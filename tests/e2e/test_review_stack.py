@@ -71,7 +71,8 @@ def test_a_period_is_reviewed_reconciled_and_signed_off(stack: Stack, tmp_path: 
     until = timestamp(clock.now())
     wait_for("the period's end", lambda: clock.now() > datetime.fromisoformat(until) or None, clock, SEALED_S)
     day = ("--since", since, "--until", until)
-    code, told = command(stack, "review", *day, "--html", str(tmp_path / "r.html"), "--csv", str(tmp_path / "r.csv"))
+    files = ("--html", str(tmp_path / "r.html"), "--csv", str(tmp_path / "r.csv"))
+    code, told = command(stack, "review", *day, *files, "--processes", "2")  # each opens the deployment for itself
     assert (code, told["verified"], told["findings"]) == (0, True, [])
     assert session_id in {one["id"] for chain in told["chains"] for one in chain["sessions"]}
     assert session_id in (tmp_path / "r.csv").read_text()

@@ -32,6 +32,7 @@ from chalicelib.domain.identifiers import PersonId, SessionId, new_ask_id, new_h
 from chalicelib.domain.identity import Assurance, Identity, Person
 from chalicelib.domain.identity import Evidence as HopEvidence
 from chalicelib.domain.operation import Act, Operation
+from chalicelib.domain.operation_events import ToldOperation
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval, PolicyQuestion
 from chalicelib.domain.requirement import Approval
 from chalicelib.domain.scope import DEFAULT_DEPTH
@@ -144,8 +145,8 @@ class MemoryAudit:
             raise self.error
         self.events.append(event)
 
-    def operated(self, event: AuditEvent, place: Callable[[int], str]) -> None:
-        self.operations.append(event)
+    def operated(self, told: ToldOperation, place: Callable[[int], str]) -> None:
+        self.operations.append(told.event())
 
     def require_room(self) -> None:
         if self.full is not None:

@@ -107,6 +107,7 @@ class DigestedIn(Generic[S]):
         copies: bool = False,
         keys: Keys | None = None,
         anchors: Anchors | None = None,
+        head: str = "",
     ) -> ArchiveVerification:
         """Verify all; ``told``: the streams go on while it waits for changes that are on their way."""
         second: Objects | None = self.stores.digest_copies if copies else None
@@ -118,7 +119,7 @@ class DigestedIn(Generic[S]):
             boots=self.stores.connections,
         )
         pause = (lambda _seconds: self.pump()) if told else (lambda _seconds: None)
-        return verify_all(source, anchors, self.clock, since=since, pause=pause)
+        return verify_all(source, anchors, self.clock, since=since, pause=pause, head=head)
 
     def named(self, **how: Any) -> dict[str, list[str]]:
         """Return each finding's key with its kinds."""

@@ -155,6 +155,11 @@ class FakeConnection:
     def rows(self, op_id: OperationId, columns: Sequence[str], lines: Sequence[str]) -> None:
         self.frames.append(("rows", (tuple(columns), [json.loads(line) for line in lines])))
 
+    def rows_later(
+        self, op_id: OperationId, columns: Sequence[str], rows: Sequence[bytes], text: Callable[[Sequence[bytes]], str]
+    ) -> None:
+        self.rows(op_id, columns, text(rows).split("\n"))
+
     def notice(self, severity: str, sqlstate: str, text: str) -> None:
         self.frames.append(("notice", (severity, sqlstate, text)))
 
@@ -350,5 +355,6 @@ class PassRows:
     def row(self, frame: bytes) -> bytes:
         return frame
 
-    def values(self, frame: bytes) -> list[str | None]:
-        return [None if v is None else v.decode("utf-8", "replace") for v in parse_row(frame[5:])]
+    def lines(self, bodies: Sequence[bytes]) -> str:
+        rows = ([None if v is None else v.decode("utf-8", "replace") for v in parse_row(body)] for body in bodies)
+        return "\n".join(map(json.dumps, rows))

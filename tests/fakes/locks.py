@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from chalicelib.domain.errors import NotFound
+from chalicelib.domain.errors import NotFound, StoreUnavailable
 from chalicelib.domain.store import LockFacts
 from tests.fakes.clock import START
 
@@ -18,7 +18,8 @@ class Kept(Protocol):
 
 
 class MemoryLocks:
-    """Implements ``domain.store.Locks``. ``put_at`` says when a key was put, else it was at ``START``."""
+    """Implements ``domain.store.Locks``. ``put_at`` says when a key was put, else it was at ``START``; what is in
+    ``refusing`` cannot be held."""
 
     def __init__(self, objects: Kept, *, days: int = 1) -> None:
         self._objects = objects
@@ -26,6 +27,8 @@ class MemoryLocks:
         self.put_at: dict[str, datetime] = {}
         self.held: set[str] = set()
         self.marked: set[str] = set()
+        self.refusing: set[str] = set()
+        self.refused = 0
 
     def default_days(self) -> int:
         return self.days
@@ -38,6 +41,9 @@ class MemoryLocks:
 
     def hold(self, key: str) -> None:
         self._require(key)
+        if key in self.refusing:
+            self.refused += 1
+            raise StoreUnavailable("a store could not be reached", store="objects")
         self.held.add(key)
         self.marked.discard(key)
 

@@ -94,6 +94,14 @@ def test_a_downloaded_bucket_verifies_and_says_what_was_not_looked_at(bucket: Do
     assert bucket.verify("--all", "--digests", str(bucket.second))[0] == 0
 
 
+def test_the_last_digest_that_was_written_down(bucket: Downloaded) -> None:
+    """It is a finding like any other where the bucket has another one."""
+    head = bucket.on.verify().head_sha256
+    assert bucket.verify("--all", "--head", head)[0] == 0
+    code, told = bucket.verify("--all", "--head", "0" * 64)
+    assert (code, [one["key"] for one in told["findings"]]) == (65, ["digests/v1/"])
+
+
 def test_keys_that_nobody_vouches_for_are_no_success(bucket: Downloaded) -> None:
     """Attack: the bucket and the keys come from one hand."""
     code, out, _ = bucket.run("verify", str(bucket.folder), "--all", "--keys", str(bucket.keys))

@@ -12,9 +12,10 @@ import pytest
 from chalice.test import HTTPResponse
 
 from chalicelib.domain.canonical import canonical
-from chalicelib.domain.copy_statement import copy_key, parse_statement
+from chalicelib.domain.copy_statement import COPY_SIGNATURE_TYPE, copy_key, parse_statement
 from chalicelib.domain.errors import AlreadyExists
-from chalicelib.identity.jws import verify_copy
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.identity.jws import verify_sha256
 from chalicelib.services.anchors import fingerprints, trust_text
 from chalicelib.services.verify import verify
 from countersign.evidence_archive import make_archive
@@ -61,7 +62,9 @@ def test_a_copy_is_stated_signed_kept_and_told(world: World) -> None:
     answer = vouch(world, world.carol, session)
     assert answer.status_code == 201, answer.json_body
     statement = parse_statement(canonical(answer.json_body["statement"]))
-    verify_copy(statement, world.plane.stores.keys)
+    verify_sha256(
+        world.plane.stores.keys, KeyPurpose.COPY, COPY_SIGNATURE_TYPE, statement.signature, statement.digest()
+    )
     assert (statement.subject, statement.sha256, statement.files, statement.bytes) == (session, "ab" * 32, 12, 34_567)
     assert statement.stated_at == world.plane.clock.now()
     assert kept(world) == [answer.json_body["key"]] == [copy_key(statement.id, statement.stated_at)]

@@ -56,7 +56,7 @@ def whole() -> Digested:
 
 
 def rows(on: Digested) -> dict[str, list[str]]:
-    """Return each table's documents, with what an archive has not: a session's verifier, a ticket."""
+    """Return each table's documents, with what an archive has not: a session's verifier."""
     stores = on.stores
     kept: dict[str, Any] = {
         "chains": stores.chains,
@@ -86,7 +86,7 @@ def rows(on: Digested) -> dict[str, list[str]]:
 
 
 def mint_messages(on: Digested) -> dict[str, Json]:
-    """Return what a broker asks ``mint``, and its answers: as both wrote them, literally."""
+    """Return what a broker asks ``mint``, and its answers, in the shape in which both write them."""
     row = next(iter(on.stores.connections.rows.values()))
     return {
         "requests": [

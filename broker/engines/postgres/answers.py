@@ -24,6 +24,7 @@ from typing import Final
 
 from broker.engines.postgres.answers_values import Value, is_text, kind_of, mask_found, redact, shown_value
 from broker.engines.postgres.origins import EMPTY, NOT_PROVED, STATISTICS, Catalogue
+from broker.engines.postgres.row_lines import RowLines
 from broker.engines.postgres.statement import CopyKind, Statement
 from broker.engines.postgres.statement_reads import view_facts
 from broker.engines.postgres.statement_scope import Taint
@@ -76,6 +77,9 @@ class Masker:
         covering = sorted((rule for rule in rules if rule.columns), key=_most_hiding_first)
         self._columns = tuple(_column(index, fields, statement, catalogue, covering) for index in range(len(fields)))
         self._count = _INT16.pack(len(self._columns))
+        self.lines = RowLines(
+            len(fields), text=all(is_text(column.value) for column in self._columns), shown=self.shown
+        )
         self._shown_as = tuple((is_text(column.value), column) for column in self._columns)
         self._any_mask = any(column.mask is not None for column in self._columns)
         self.masked_columns = tuple(

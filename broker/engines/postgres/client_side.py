@@ -36,6 +36,7 @@ from chalicelib.domain.errors import AccessError, Limited, MaskWrittenBack
 from chalicelib.domain.identifiers import new_operation_id
 from chalicelib.domain.masking import SENTINEL
 from chalicelib.domain.operation import Block, Forward, Hold, Operation
+from chalicelib.domain.recording import MAX_TEXT
 
 if TYPE_CHECKING:
     from broker.engines.postgres.relay import Relay
@@ -67,6 +68,9 @@ class ClientSide(Generic[C]):
         self._turn_due = False
         self._full = False
         self._copied_tail = b""
+        self._copied: list[bytes] = []  # what comes with a COPY and is not recorded yet: it was not sent on either
+        self._copied_bytes = 0
+        self._copying: Running | None = None
         self._waiting = False
         self._stalled = False
         self._in_pipeline = False
@@ -156,6 +160,7 @@ class ClientSide(Generic[C]):
         self._work()
 
     def _flush(self, *, whole: bool = True) -> None:
+        self._record_copied()  # before it is sent
         ready = self._settled + self._segment if whole else self._settled
         self._settled = []
         if whole:
@@ -328,13 +333,26 @@ class ClientSide(Generic[C]):
         if taker is None or not isinstance(taker.tag, Running):
             return  # the server ignores it too: a copy that failed, whose client still sends
         if kind == messages.COPY_DATA:
-            self._check_copied(raw[5:])
-            self._relay.connection.data(taker.tag.op.id, "c2s", self._relay.language.client_data(raw[5:]))
-            taker.tag.bytes += len(raw) - 5
+            data = raw[5:]
+            self._check_copied(data)
+            if self._copied_bytes + len(data) > MAX_TEXT:
+                self._record_copied()
+            self._copied.append(data)
+            self._copied_bytes += len(data)
+            self._copying = taker.tag
+            taker.tag.bytes += len(data)
         else:
+            self._record_copied()
             self._copied_tail = b""
             self._conversation.copy_end()
         self._send(raw)
+
+    def _record_copied(self) -> None:
+        """Record what came of a COPY's data: many messages, which may be a line each, in one frame."""
+        if self._copied and self._copying is not None:
+            text = self._relay.language.client_data(b"".join(self._copied))
+            self._copied, self._copied_bytes = [], 0
+            self._relay.connection.data(self._copying.op.id, "c2s", text)
 
     def _check_copied(self, data: bytes) -> None:
         """Raise MaskWrittenBack where the data holds a mask of ours, also across two messages. The approval was of the

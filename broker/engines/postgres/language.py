@@ -271,8 +271,8 @@ class SqlRows:
         masked = self._masker.row(body)
         return raw if masked is body else frame(b"D", masked)
 
-    def values(self, raw: bytes) -> list[str | None]:
-        return self._masker.shown(raw[5:])
+    def lines(self, bodies: Sequence[bytes]) -> str:
+        return self._masker.lines(bodies)
 
 
 class SqlCopyRows:

@@ -81,8 +81,9 @@ class Rows(Protocol):
         """Return the DataRow frame as the client may see it. Raises MaskingFailed-like errors: the row is not sent."""
         ...
 
-    def values(self, frame: bytes) -> list[str | None]:
-        """Return the values of an (already masked) DataRow as text."""
+    def lines(self, bodies: Sequence[bytes]) -> str:
+        """Return (already masked) DataRows, by their bodies, as text: one JSON array of strings and nulls a line. In
+        any thread. Raises ProtocolViolation."""
         ...
 
 
@@ -175,9 +176,8 @@ class Questions:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """An operation that was judged and sent on. ``number`` counts the results that ended; ``lines`` (rows) and
-    ``shown`` (of COPY) are told to the record before they are sent; ``left_rows`` and ``left_bytes`` are what was sent
-    since the outcome before and, as policy permits, not recorded."""
+    """An operation that was judged and sent on. ``number`` counts the results that ended; ``left_rows`` and
+    ``left_bytes`` are what was sent since the outcome before and, as policy permits, not recorded."""
 
     op: Operation
     reading: Reading
@@ -190,17 +190,9 @@ class Running:
     sqlstate: str = ""
     result: Rows | None = None
     copied: CopyRows | None = None
-    lines: list[str] = field(default_factory=list)
-    shown: bytearray = field(default_factory=bytearray)
     left_rows: int = 0
     left_bytes: int = 0
     ended: bool = False
-
-    @property
-    def untouched(self) -> bool:
-        """Whether rows may pass without being looked at."""
-        rows = self.copied if self.copied is not None else self.result
-        return rows is not None and rows.plain and not self.verdict.record_full
 
 
 def take_left_out(running: Running) -> LeftOut:

@@ -1,28 +1,32 @@
 """From the target to the client: every message is attributed, masked, recorded, then sent.
 
-Rules: a result whose rows nothing can be masked in passes as whole runs of bytes, counted by header; every other row is
-rewritten first; an error in masking ends the connection, nothing passes unmasked. Notices, errors and notifications
-belong to no operation and take the union of the connection's masks. What the recording gets is what the client sees.
-The error of a message that we replaced is ours. ``session_authorization`` and ``is_superuser`` never change under a
-pinned login, and the parser assumes UTF-8 and standard strings: a change of any of these ends the connection.
+Rules: rows are taken by runs, as many as came at once. Where nothing can be masked in them a run passes as it is,
+counted by headers; every other row is rewritten first; an error in masking ends the connection, nothing passes
+unmasked. Notices, errors and notifications belong to no operation and take the union of the connection's masks. What
+the recording gets is what the client sees, before it is sent; rows are told as they are and become text later. The
+error of a message that we replaced is ours. ``session_authorization`` and ``is_superuser`` never change under a pinned
+login, and the parser assumes UTF-8 and standard strings: a change of any of these ends the connection.
 
 What it does not do: judge, decide what is masked (``running.Language``).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 from broker.engines.flow import Connection
 from broker.engines.postgres.running import Prepared, Questions, Reading, Rows, Running, outcome_tag, take_left_out
 from broker.engines.postgres.upstream import MAX_ANSWER_BYTES
+from broker.recorder.lines import MAX_ROWS_BYTES
 from broker.wire.postgres import fields, messages
 from broker.wire.postgres.conversation import IDLE, Expected, Kind
 from broker.wire.postgres.framing import FrameReader
 from broker.wire.violation import RemoteViolation
 from chalicelib.domain.errors import Denied, TargetUnavailable
+from chalicelib.domain.recording import MAX_TEXT
 
 if TYPE_CHECKING:
     from broker.engines.postgres.relay import Relay
@@ -33,9 +37,7 @@ WATCHED: Final = frozenset(
     {b"session_authorization", b"is_superuser", b"client_encoding", b"standard_conforming_strings"}
 )
 _BODY: Final = 5
-_QUOTED: Final = json.encoder.encode_basestring
-MAX_LINES: Final = 512  # rows told to the recorder at once; it splits by bytes, this bounds what waits here
-MAX_SHOWN: Final = 32 * 1024  # the same for COPY: half a frame, so that one row more rarely needs a second
+Span: TypeAlias = tuple[int, int, int]
 
 
 class TargetSide(Generic[C]):
@@ -49,45 +51,20 @@ class TargetSide(Generic[C]):
     def received(self, data: bytes) -> None:
         """Bytes from the target."""
         frames = self._reader.feed(data)
-        source, out = frames.data, list[bytes]()
-        sent = 0  # everything before this place is in ``out`` or withheld
-        running: Running | None = None
-        untouched = False  # cannot change between the rows of one run
-        for kind, start, end in frames.spans:
+        source, spans, out = frames.data, frames.spans, list[bytes]()
+        sent = at = 0  # everything before ``sent`` is in ``out`` or withheld
+        while at < len(spans) and not self._relay.over:
+            kind, start, end = spans[at]
             if kind in (messages.DATA_ROW, messages.COPY_DATA):
-                if running is None:
-                    running = self._rows_begin(kind)
-                    untouched = running is not None and running.untouched
-                if running is None:
-                    self._own_row(source[start:end])
-                    out.append(source[sent:start])
-                    sent = end
-                    continue
-                running.bytes += end - start - _BODY
-                running.rows += kind == messages.DATA_ROW
-                if not untouched:
-                    raw = source[start:end]
-                    row = self._row(running, kind, raw)
-                    if row is not raw:  # else it leaves in one run with what is around it
-                        out += (source[sent:start], row)
-                        sent = end
-                    running.left_bytes += len(row) - _BODY
-                else:
-                    running.left_bytes += end - start - _BODY
-                running.left_rows += 1
+                run = _run(spans, at)
+                sent = self._rows(kind, source, run, sent, out)
+                at += len(run)
                 continue
-            if running is not None:
-                self._record_lines(running)
-                running = None
             out += (source[sent:start], self._message(kind, source[start:end]))
             sent = end
-            if self._relay.over:
-                break
-        else:
-            if frames.spans:
-                out.append(source[sent : frames.spans[-1][2]])
-        if running is not None:
-            self._record_lines(running)
+            at += 1
+        if at and not self._relay.over:
+            out.append(source[sent : spans[-1][2]])
         self._relay.client.write(b"".join(out))
         self._relay.settled()
 
@@ -98,6 +75,50 @@ class TargetSide(Generic[C]):
             self._outcome(head.tag, "unknown")
 
     # Rows.
+
+    def _rows(self, kind: int, source: bytes, run: Sequence[Span], sent: int, out: list[bytes]) -> int:
+        """Take a run of rows: what was rewritten goes into ``out``, with what was before it. Return the place up to
+        which everything is there or withheld."""
+        running = self._rows_begin(kind)
+        if running is None:
+            for _, start, end in run:
+                self._own_row(source[start:end])
+            out.append(source[sent : run[0][1]])
+            return run[-1][2]
+        rows = running.copied if kind == messages.COPY_DATA else running.result
+        if rows is None:
+            raise RemoteViolation("rows without a description")
+        headers = _BODY * len(run)
+        size = run[-1][2] - run[0][1] - headers
+        running.rows += len(run) if kind == messages.DATA_ROW else 0
+        running.bytes += size
+        bodies: list[bytes] | None = None
+        if not rows.plain:
+            bodies = []
+            for _, start, end in run:
+                raw = source[start:end]
+                row = rows.row(raw)
+                if row is not raw:  # else it leaves in one run with what is around it
+                    out += (source[sent:start], row)
+                    sent = end
+                bodies.append(row[_BODY:])
+            size = sum(map(len, bodies))
+        if running.verdict.record_full:
+            told = bodies if bodies is not None else [source[start + _BODY : end] for _, start, end in run]
+            self._record(running, kind, told)
+        running.left_rows += len(run)
+        running.left_bytes += size
+        return sent
+
+    def _record(self, running: Running, kind: int, bodies: Sequence[bytes]) -> None:
+        """Tell the record what the client is about to see."""
+        connection, op = self._relay.connection, running.op.id
+        if kind == messages.COPY_DATA:
+            for some in _parts(bodies, MAX_TEXT):
+                connection.data(op, "s2c", b"".join(some).decode("utf-8", "backslashreplace"))
+        elif running.result is not None:
+            for some in _parts(bodies, MAX_ROWS_BYTES):
+                connection.rows_later(op, running.result.columns, some, running.result.lines)
 
     def _rows_begin(self, kind: int) -> Running | None:
         """Return whose rows begin; None for the answers to our own questions."""
@@ -133,36 +154,6 @@ class TargetSide(Generic[C]):
         return self._relay.language.rows(
             running.reading, running.number, description, portal.bind.result_formats, running.verdict.masks
         )
-
-    def _row(self, running: Running, kind: int, raw: bytes) -> bytes:
-        if kind == messages.COPY_DATA:
-            if running.copied is None:
-                raise RemoteViolation("copy data without a copy")
-            raw = running.copied.row(raw)
-            if running.verdict.record_full:
-                running.shown += raw[_BODY:]
-                if len(running.shown) >= MAX_SHOWN:
-                    self._record_lines(running)
-            return raw
-        result = running.result
-        if result is None:
-            raise RemoteViolation("rows without a description")
-        if not result.plain:
-            raw = result.row(raw)
-        if running.verdict.record_full:
-            running.lines.append(_json_line(result.values(raw)))
-            if len(running.lines) >= MAX_LINES:
-                self._record_lines(running)
-        return raw
-
-    def _record_lines(self, running: Running) -> None:
-        if running.lines and running.result is not None:
-            self._relay.connection.rows(running.op.id, running.result.columns, running.lines)
-            running.lines = []
-        if running.shown:
-            text = running.shown.decode("utf-8", "backslashreplace")
-            self._relay.connection.data(running.op.id, "s2c", text)
-            running.shown.clear()
 
     # Everything else.
 
@@ -275,7 +266,6 @@ class TargetSide(Generic[C]):
 
     def _outcome(self, running: Running, status: str) -> None:
         running.ended = True
-        self._record_lines(running)
         self._relay.connection.outcome(
             running.op.id,
             status=status,
@@ -288,11 +278,22 @@ class TargetSide(Generic[C]):
         )
 
 
-def _json_line(values: Sequence[str | None]) -> str:
-    """Return a row as one JSON array: what ``json.dumps`` gives, which makes an encoder for each row. Pure."""
-    if None not in values:
-        return f"[{','.join(map(_QUOTED, cast('Sequence[str]', values)))}]"
-    return f"[{','.join(['null' if value is None else _QUOTED(value) for value in values])}]"
+def _run(spans: Sequence[Span], at: int) -> Sequence[Span]:
+    """Return the messages of one kind that follow each other from ``at``. Pure."""
+    kind, end = spans[at][0], at + 1
+    while end < len(spans) and spans[end][0] == kind:
+        end += 1
+    return spans[at:end]
+
+
+def _parts(bodies: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:
+    """Give ``bodies`` in pieces of at most ``most`` bytes together, one that is longer by itself. Pure."""
+    ends = list(accumulate(map(len, bodies)))
+    begun = told = 0
+    while begun < len(bodies):
+        end = max(bisect_right(ends, told + most, begun), begun + 1)
+        yield bodies[begun:end]
+        begun, told = end, ends[end - 1]
 
 
 def _reading(head: Expected) -> Reading:

@@ -9,14 +9,20 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.__main__ import Entrance
-from broker.events import FLUSH_AFTER_S, FLUSH_BYTES, FULL_BYTES, OVERFULL_BYTES, RETRY_AFTER_S, Events
-from chalicelib.domain.audit import AuditEvent, AuditName, Operated
+from broker.events import FLUSH_AFTER_S, FLUSH_BYTES, FULL_BYTES, OVERFULL_BYTES, RETRY_AFTER_S, Events, packed
+from chalicelib.domain.audit import AuditEvent, AuditName
 from chalicelib.domain.canonical import Json
 from chalicelib.domain.errors import StoreUnavailable
+from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
 from chalicelib.domain.operation import Block, Forward
+from chalicelib.domain.operation_events import OperationFold, ToldOperation
+from chalicelib.domain.recording import Frame, FrameKind, RecordedAs
 from chalicelib.domain.store import ObjectVersion
+from chalicelib.services.event_objects import event_lines
 from tests.fakes.broker import PEER, World, operation
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.memory import MemoryObjects, MemoryStores
@@ -63,11 +69,24 @@ def event(subject: str = "con_1") -> AuditEvent:
     return AuditEvent(name=AuditName.CONNECTION_REFUSED, at=START, subject=subject)
 
 
-def ran(text: str = "SELECT 1") -> AuditEvent:
-    operated = Operated(actions=("sql:read",), text=text, outcome="ok")
-    return AuditEvent(
-        name=AuditName.OPERATION_RAN, at=START, connection_id="con_1", operation_id="op", operated=operated
+def ran(text: str = "SELECT 1", tag: str = "") -> ToldOperation:
+    """An operation that ran, as the fold gives it."""
+    who = RecordedAs(
+        session_id=SessionId("ses_1"),
+        connection_id=ConnectionId("con_1"),
+        txn=Txn("txn1"),
+        protocol="postgres",
+        actor="iss#child",
+        originator="iss#root",
+        target="orders-prod",
+        principal="app",
     )
+    fold = OperationFold(who)
+    began: tuple[tuple[str, Json], ...] = (("op", "op_1"), ("verdict", "forward"), ("actions", ["sql:read"]))
+    fold.take(Frame(seq=1, at=START, dir="c2s", kind=FrameKind.OPERATION, text=text, meta=began))
+    ended: tuple[tuple[str, Json], ...] = (("op", "op_1"), ("status", "ok"), ("tag", tag))
+    (told,) = fold.take(Frame(seq=2, at=START, dir="ctl", kind=FrameKind.OUTCOME, text="", meta=ended))
+    return told
 
 
 def nowhere(_: int) -> str:
@@ -84,10 +103,18 @@ def test_events_wait_for_company_and_go_out_in_one_object() -> None:
     told.clock.advance(FLUSH_AFTER_S)
     told.events.step()
     assert [(row["number"], row["name"]) for row in told.rows()] == [(0, "connection.refused"), (1, "operation.ran")]
-    assert told.rows()[1]["segment"] == "rec/v1/0"
+    assert told.rows()[1]["segment"] == "rec/v1/1"
     (key,) = told.stores.objects.keys("events/v1/")
     assert key.startswith(f"events/v1/date={told.clock.now():%Y-%m-%d}/hour={told.clock.now():%H}/boot_1-")
     assert told.events.waiting == 0
+
+
+@given(st.lists(st.builds(ran, st.text(max_size=300)), min_size=1, max_size=5))
+def test_what_a_broker_packs_is_what_everybody_else_would(told: list[ToldOperation]) -> None:
+    """One archive, one form: whoever reads an object must not have to know who wrote it."""
+    rows = [one.event().row(writer="boot_1", number=number) for number, one in enumerate(told)]
+    assert gzip.decompress(packed(rows)) == gzip.decompress(event_lines(rows))
+    assert packed(rows) == packed(rows)
 
 
 def test_many_events_do_not_wait() -> None:
@@ -154,6 +181,15 @@ def test_a_full_queue_lets_nobody_in_and_an_overfull_one_runs_nothing() -> None:
     with pytest.raises(StoreUnavailable):
         told.events.record(event())
     assert told.lines, "the line stays, whatever becomes of the object"
+
+
+def test_what_a_target_says_counts_too() -> None:
+    """Attack: a target answers each statement with a tag of a megabyte, of which an event shows the beginning."""
+    told = Told()
+    for _ in range(OVERFULL_BYTES // FLUSH_BYTES):
+        told.events.operated(ran(tag="x" * FLUSH_BYTES), nowhere)
+    with pytest.raises(StoreUnavailable):
+        told.events.require_room()
 
 
 def test_the_end_puts_what_waits() -> None:

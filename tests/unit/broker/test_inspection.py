@@ -9,6 +9,7 @@ import pytest
 
 from broker.evidence import NO_APPROVALS, Approvals
 from broker.inspection import MAX_KEPT, Inspection, Inspector, Subject
+from chalicelib.domain.canonical import Json
 from chalicelib.domain.identifiers import PersonId
 from chalicelib.domain.operation import Act
 from chalicelib.domain.policy import Allow, Decision, Deny, NeedsApproval
@@ -49,13 +50,14 @@ def test_allow_of_one_caller_is_not_kept_for_the_next() -> None:
 
 
 def test_facts_that_python_takes_for_equal_and_policy_does_not_are_kept_apart() -> None:
-    """True == 1 == 1.0 to a dictionary: the key is the canonical text."""
+    """True == 1 == 1.0 to a dictionary: the key is the canonical text, which tells them apart."""
     world = World()
     one = inspection(world)
-    one.judge([act(x=True)], world.clock.now())
-    one.judge([act(x=1)], world.clock.now())
-    one.judge([act(x="1")], world.clock.now())
-    assert len(world.policy.asked) == 3
+    facts: list[Json] = [True, 1, "1", "True", None, "None", ("1",), ("1", ""), ("1, ",), "('1',)", "\\'", "\\\\'"]
+    for fact in (*facts, *[(fact,) for fact in facts[:4]]):
+        one.judge([act(x=fact)], world.clock.now())
+        one.judge([act(x=fact)], world.clock.now())
+    assert len(world.policy.asked) == len(facts) + 3  # ("1",) is there twice
 
 
 def test_the_next_minute_is_asked_again() -> None:

@@ -14,8 +14,8 @@ EXPECTED = {
     "policy_denied approval_denied approval_expired approval_withdrawn approver_not_eligible reviewer_not_eligible "
     "held_in_transaction grant_expired grant_revoked invalid_scope mask_written_back not_found invalid_dpop_proof "
     "run_bound ticket_invalid already_in_chain not_permitted passkey_required proof_sealed",
-    Exit.UNREACHABLE: "internal limited target_unavailable store_unavailable recording_unavailable "
-    "configuration_invalid protocol_violation",
+    Exit.UNREACHABLE: "internal limited target_unavailable store_unavailable row_unreadable "
+    "recording_unavailable configuration_invalid protocol_violation",
 }
 
 

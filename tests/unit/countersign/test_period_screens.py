@@ -94,6 +94,24 @@ def test_no_text_of_a_review_forges_a_line_or_reaches_the_terminal() -> None:
     assert not any(line.startswith("VERIFIED") for line in text.splitlines())
 
 
+@pytest.mark.parametrize("columns", [40, 80, 110, 160])
+def test_of_a_long_chain_both_ends_are_seen(columns: int) -> None:
+    """Attack: so many hops, or so long a name, that who acted is cut off the line: the originator's name alone would
+    stand for what somebody else did."""
+    archive = Archive()
+    found = population(archive)
+    listed = reviewing(archive).listed(found)[0]
+    for through in (
+        ("first", *(f"hop number {number}" for number in range(8)), "last"),
+        ("first" + "o" * 300, "last" + "a" * 300),
+        ("first" + "o" * 300, "middle", "last" + "a" * 300),
+    ):
+        line = list(listed_screen(found, [replace(listed, through=through)], plain, columns, every=True))[-2]
+        assert " fi" in line, line
+        assert "› la" in line, line
+        assert len(line) <= max(columns, 80), line
+
+
 def test_a_list_never_says_that_it_verifies() -> None:
     """It looked at no signature."""
     archive = Archive()

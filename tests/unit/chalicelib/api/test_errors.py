@@ -63,6 +63,7 @@ EXPECTED = {
     "limited": (429, 429, "temporarily_unavailable"),
     "target_unavailable": (502, 503, "temporarily_unavailable"),
     "store_unavailable": (503, 503, "temporarily_unavailable"),
+    "row_unreadable": (503, 503, "temporarily_unavailable"),
     "recording_unavailable": (503, 503, "temporarily_unavailable"),
     "configuration_invalid": (503, 503, "temporarily_unavailable"),
     "protocol_violation": (400, 400, "invalid_request"),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.domain.audit import MAX_FIELD, MAX_LISTED, MAX_SHOWN, Acting, AuditEvent, AuditName, Operated, ocsf
+from chalicelib.domain.canonical import digest
 from chalicelib.domain.event_columns import EVENT_COLUMNS, schema_text
 from chalicelib.services.event_objects import checked_row
 from tests.fakes.clock import START
@@ -54,6 +55,13 @@ def test_hostile_text_is_bounded_and_stays_json(text: str, listed: list[str]) ->
 def test_a_lone_surrogate_is_no_end_of_the_log() -> None:
     """Attack: a login's name that has no UTF-8 would make the line unwritable, and the broker deaf."""
     json.dumps(replace(RAN, why="\ud800").row(writer="w", number=0), ensure_ascii=False).encode()
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(st.characters(codec="utf-8"), min_size=1))
+def test_a_facts_uid_is_the_digest_of_what_makes_it_the_same(connection: str, operation: str) -> None:
+    """Locked objects of years hold these: a form that differs for one text would tell its operation twice."""
+    said = digest({"v": 1, "fact": ["operation", connection, operation]})
+    assert replace(RAN, connection_id=connection, operation_id=operation).uid() == said
 
 
 def test_a_fact_that_is_told_again_has_the_same_uid() -> None:

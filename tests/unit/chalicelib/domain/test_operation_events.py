@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from chalicelib.domain.audit import AuditEvent
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.domain.audit import MAX_FIELD, AuditEvent
+from chalicelib.domain.canonical import Json
 from chalicelib.domain.identifiers import ConnectionId, SessionId, Txn
-from chalicelib.domain.operation_events import MAX_OPEN, OperationFold
+from chalicelib.domain.operation_events import MAX_OPEN, OperationFold, ToldOperation
 from chalicelib.domain.recording import Frame, FrameKind, RecordedAs
+from chalicelib.services.event_objects import checked_row
 from tests.fakes.clock import START
 
 WHO = RecordedAs(
@@ -34,7 +39,7 @@ class Told:
     def frame(self, kind: FrameKind, text: str = "", **meta: Any) -> Told:
         self.seq += 1
         frame = Frame(seq=self.seq, at=START, dir="ctl", kind=kind, text=text, meta=tuple(meta.items()))
-        self.events += self.fold.take(frame)
+        self.events += [told.event() for told in self.fold.take(frame)]
         return self
 
     def opened(self) -> Told:
@@ -146,7 +151,7 @@ def test_the_events_can_be_made_again_from_the_stored_lines() -> None:
         )
         for line in stored
     ]
-    events = [event for frame in read for event in again.take(frame)]
+    events = [told.event() for frame in read for told in again.take(frame)]
     assert [event.uid() for event in events] == [event.uid() for event in told.events]
 
 
@@ -159,3 +164,66 @@ def test_hostile_meta_is_nothing() -> None:
     (event,) = told.events
     assert event.operated is not None
     assert (event.rules, event.operated.actions, event.operated.row_count) == ((), ("sql:read",), 0)
+
+
+def test_a_number_that_no_column_holds_is_none() -> None:
+    """Attack: a target says that it sent 2**64 rows, and the object with everybody's events can be read by nobody."""
+    told = Told().opened().operation("a", "forward", configuration_serial=1 << 63)
+    told.frame(FrameKind.OUTCOME, op="a", status="ok", rows=1 << 63, bytes=(1 << 63) - 1)
+    row = told.events[0].row(writer="w", number=0)
+    assert checked_row(row) is row
+    assert (row.get("row_count"), row["byte_count"]) == (None, (1 << 63) - 1)
+
+
+def test_what_waits_to_be_told_holds_no_binds() -> None:
+    """Attack: megabytes of binds with each statement, kept for ten seconds where the queue counts their text alone."""
+    fold = OperationFold(WHO)
+    meta: tuple[tuple[str, Json], ...] = (("op", "a"), ("verdict", "block"), ("binds", ["x" * 9999]), ("literals", []))
+    frame = Frame(seq=1, at=START, dir="c2s", kind=FrameKind.OPERATION, text="SELECT $1", meta=meta)
+    (told,) = fold.take(frame)
+    assert "x" * 9999 not in repr(told)
+
+
+TEXTS = st.text(max_size=MAX_FIELD + 9)
+HOSTILE = TEXTS | st.integers() | st.booleans() | st.lists(TEXTS, max_size=3)
+MEMBERS = (
+    *(
+        "verdict",
+        "rules",
+        "masks",
+        "code",
+        "policy_digest",
+        "configuration_serial",
+        "actions",
+        "tables",
+        "people",
+        "ask",
+    ),
+    *("reads_masked", "status", "tag", "sqlstate", "rows", "bytes", "duration_ms"),
+)
+META = st.dictionaries(st.sampled_from(MEMBERS), HOSTILE)
+
+
+@given(TEXTS, META, META, META, st.sampled_from(["forward", "hold", "block"]), TEXTS.filter(bool))
+def test_a_row_is_its_events_row(
+    text: str, began: dict[str, Any], answered: dict[str, Any], ended: dict[str, Any], verdict: str, op: str
+) -> None:
+    """It is written without the event between: a column that said another thing would be a second truth."""
+    fold = OperationFold(WHO)
+    frames: tuple[tuple[FrameKind, dict[str, Any]], ...] = (
+        (FrameKind.OPEN, {"chain": [text], "peer": text}),
+        (FrameKind.OPERATION, {**began, "op": op, "verdict": verdict}),
+        (FrameKind.ANSWERED, {**answered, "op": op}),
+        (FrameKind.VERDICT if verdict == "hold" else FrameKind.HELD, {**answered, "op": op}),
+        (FrameKind.OUTCOME, {**ended, "op": op}),
+        (FrameKind.CLOSE, {}),
+    )
+    told: list[ToldOperation] = []
+    for seq, (kind, meta) in enumerate(frames):
+        told += fold.take(Frame(seq=seq, at=START, dir="ctl", kind=kind, text=text, meta=tuple(meta.items())))
+    (one,) = told
+    try:
+        row = one.event().row(writer="w", number=1, segment="s")
+    except UnicodeEncodeError:  # an operation's id is ours: it has no half of a surrogate pair
+        return
+    assert one.row(writer="w", number=1, segment="s") == row

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
+from chalicelib.domain.errors import RowUnreadable
 from chalicelib.domain.signoff import Period, Selection
 from chalicelib.services.period_review import PeriodReview, ReviewedPeriod, listed_json, period_json
 from chalicelib.services.population import ReadPopulation
@@ -66,6 +68,47 @@ def test_a_session_whose_whole_chain_is_gone_is_named() -> None:
     archive.stores.chains.rows.clear()
     found = reviewed(archive)
     assert [(finding.key, finding.kind) for finding in found.findings] == [(archive.txn, FindingKind.MISSING)]
+
+
+def test_a_row_that_nobody_can_read_is_named_and_hides_no_other() -> None:
+    """Attack: one row with a moment of the year 10000, and no review of that month ever again."""
+    archive = Archive()
+    other = ArchiveIn(archive.stores)
+
+    class Damaged:
+        """The stores, one of them replaced."""
+
+        def __init__(self, **replaced: Any) -> None:
+            self.replaced = replaced
+
+        def __getattr__(self, name: str) -> Any:
+            return self.replaced.get(name) or getattr(archive.stores, name)
+
+    class Unreadable:
+        """A store that reads all but what belongs to the first archive."""
+
+        def __init__(self, inner: Any, bad: set[str]) -> None:
+            self.inner, self.bad = inner, bad
+
+        def __getattr__(self, name: str) -> Any:
+            def read(asked: Any) -> Any:
+                if self.bad & ({asked} if isinstance(asked, str) else set(asked)):
+                    raise RowUnreadable("a stored row cannot be read", kind="Hop")
+                return getattr(self.inner, name)(asked)
+
+            return read if name in ("hops", "of_session", "get_many") else getattr(self.inner, name)
+
+    for store, bad in (
+        ("chains", archive.txn),
+        ("sessions", archive.db.session_id),
+        ("connections", archive.db.session_id),
+    ):
+        damaged: Any = Damaged(**{store: Unreadable(getattr(archive.stores, store), {bad})})
+        population = ReadPopulation(damaged)(HOUR, Selection())
+        review = Review(stores=damaged, people=PEOPLE, clock=archive.clock)
+        found = PeriodReview(stores=damaged, review=review, people=PEOPLE)(population, archive.clock.now())
+        assert (bad, "has a Hop row that is nothing that we wrote") in {(one.key, one.what) for one in found.findings}
+        assert other.txn in {chain.txn for chain in found.chains}, store
 
 
 def test_json_is_every_chains_and_says_which_period() -> None:

@@ -242,6 +242,33 @@ def test_while_a_hold_cannot_be_carried_out_nothing_is_marked(kept: Kept) -> Non
     assert kept.retain().failed == 0
 
 
+def test_an_object_that_cannot_be_held_stops_no_other(kept: Kept) -> None:
+    """Whoever can spoil one object of a day must not free the rest of it; and the day is gone through again."""
+    hold = kept.hold(kept.archive.txn)
+    kept.days_later(5)
+    (first, *_) = sorted(kept.own)
+    kept.stores.locks.refusing.add(first)
+    done = kept.retain()
+    assert done.failed == 1
+    assert kept.own - {first} | {ITEM} <= kept.stores.locks.held
+    assert not kept.stores.objects.keys(f"held/v1/{hold.id}/2026-11-02")
+    kept.stores.locks.refusing.clear()
+    assert kept.retain().failed == 0
+    assert first in kept.stores.locks.held
+    assert kept.stores.objects.keys(f"held/v1/{hold.id}/2026-11-02")
+
+
+def test_a_bucket_that_refuses_everything_is_not_asked_for_each_object(kept: Kept) -> None:
+    """An hour of retries, a million times, would be the run's whole time, and the next one's."""
+    kept.hold(kept.archive.txn)
+    many = [f"items/v1/chains/2026-11-02/10/{number:03}.ndjson.gz" for number in range(100)]
+    for key in many:
+        kept.stores.objects.put_new(key, b"{}", content_type="application/json")
+    kept.stores.locks.refusing.update(many)
+    assert kept.retain().failed == 1
+    assert kept.stores.locks.refused <= 20
+
+
 def test_what_is_no_hold_stops_the_marking_and_is_told(kept: Kept) -> None:
     """Attack: an object under holds/v1 that nobody can read, or a lift under another's name."""
     kept.stores.locks.days = 10

@@ -436,6 +436,24 @@ def test_a_digest_that_its_own_key_signed_anew_is_named_by_the_next_and_by_the_s
     assert "replaced" in digested.named(copies=True)[last]
 
 
+def test_the_hash_that_somebody_kept_shows_what_whoever_has_every_key_rewrote(digested: Digested) -> None:
+    """Attack: our keys and both buckets in one hand, and every digest made anew. A line in an auditor's notebook, of an
+    earlier `verify --all`, is what that hand does not reach; it holds when there are newer digests too."""
+    kept = digested.verify().head_sha256
+    digested.clock.advance(HOUR_S)
+    digested.digest()
+    assert digested.named(head=kept, copies=True) == {}
+    previous = ""
+    for key in digested.digests():
+        forged = replace(parse_digest(body(digested, key)), opened=(), previous_sha256=previous, signature="")
+        stored = sign_digest(digested.stores.signer("digest"), forged).stored()
+        for bucket in (digested.stores.objects, digested.stores.digest_copies):
+            bucket.rows[key] = stored
+        previous = sha256_hex(stored)
+    assert "digests/v1/" not in digested.named(copies=True)
+    assert digested.named(head=kept, copies=True)["digests/v1/"] == ["replaced"]
+
+
 def test_a_digest_that_counts_wrongly_is_named(digested: Digested) -> None:
     """Signed by the right key and linked: what it says must still follow from what it lists."""
     key = digested.digests()[-1]

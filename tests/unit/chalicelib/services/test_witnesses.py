@@ -13,8 +13,9 @@ from chalicelib.domain.digest import DIGEST_SIGNATURE_TYPE, HourlyDigest, Kind, 
 from chalicelib.domain.errors import ProofInvalid
 from chalicelib.domain.identifiers import new_session_id
 from chalicelib.domain.recording import merkle_root
-from chalicelib.domain.signoff import Selection, Signoff, signoff_key
-from chalicelib.identity.jws import sign_sha256, sign_signoff, verify_signoff
+from chalicelib.domain.signature import KeyPurpose
+from chalicelib.domain.signoff import SIGNOFF_SIGNATURE_TYPE, Selection, Signoff, signoff_key
+from chalicelib.identity.jws import sign_sha256, sign_signoff, verify_sha256
 from chalicelib.services.population import Population, ReadPopulation
 from chalicelib.services.reviewed import FindingKind
 from chalicelib.services.signoffs import signoff_of, signoffs_of
@@ -146,7 +147,7 @@ def test_a_sign_off_of_this_very_population_is_found() -> None:
     assert read(archive) == ((), [])
     put(archive, made)
     assert read(archive) == ((made,), [])
-    verify_signoff(made, archive.stores.keys)
+    verify_sha256(archive.stores.keys, KeyPurpose.SIGNOFF, SIGNOFF_SIGNATURE_TYPE, made.signature, made.sha256())
 
 
 def _unsigned(archive: Archive, made: Signoff) -> None:

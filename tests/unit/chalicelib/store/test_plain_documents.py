@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.domain.activation import Activation
-from chalicelib.domain.errors import StoreUnavailable
+from chalicelib.domain.errors import RowUnreadable, StoreUnavailable
 from chalicelib.domain.revocation import Revocation
 from chalicelib.store.documents import from_document, to_document
 from chalicelib.store.plain_documents import read_document
@@ -76,3 +76,17 @@ def test_what_is_no_row_is_refused(text: str) -> None:
     """Never a stack trace, however deep somebody nests."""
     with pytest.raises(StoreUnavailable):
         read_document(Revocation, text)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["0001-01-01T00:00:00+12:00", "9999-12-31T23:59:59-12:00", "10000-01-01T00:00:00Z", "2026-11-02T09:30:00"],
+    ids=["before year 1", "after year 9999", "year 10000", "no zone"],
+)
+@pytest.mark.parametrize("read", [from_document, read_document])
+def test_a_moment_that_utc_cannot_write_is_no_row(read: Any, moment: str) -> None:
+    """Attack: one row with such a moment ends every review that comes upon it, if the moment is met when it is hashed
+    and not when it is read."""
+    row = rows()[0]
+    with pytest.raises(RowUnreadable):
+        read(type(row), to_document(row).replace(to_document(row.issued_at).strip('"'), moment))
