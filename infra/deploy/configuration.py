@@ -1,8 +1,8 @@
 """The configuration bundle of a first deployment: checked, put, and made active by an Activation that is signed here.
 
 Rules: only the first is signed by whoever deploys, since nobody is there yet to approve it. Once one is active, a
-change is another Activation (docs/runbooks/change-the-configuration.md), and this refuses to make it by the way. A bundle that does not load is refused before anything is put. What it does not do: keep the bundle; it is the
-operators' own repository.
+change is another Activation (docs/runbooks/change-the-configuration.md), and this makes none. A bundle that does not
+load is refused before anything is put. What it does not do: keep the bundle; it is the operators' own repository.
 """
 
 from __future__ import annotations
