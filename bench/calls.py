@@ -90,8 +90,8 @@ class Counter:
         self._pass_on(client, server, requests.take)
 
     def _pass_on(self, source: socket.socket, sink: socket.socket, look: Callable[[bytes], None]) -> None:
-        source.settimeout(LOOK_S)
         with suppress(OSError):
+            source.settimeout(LOOK_S)  # the other way may have closed it before this one began
             while not self._stopped.is_set():
                 try:
                     piece = source.recv(READ_BYTES)
