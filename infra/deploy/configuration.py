@@ -49,7 +49,7 @@ def activate_first(
     try:
         return Activated.SAME if activations.latest().bundle_digest == found else Activated.OTHER
     except NotFound:
-        pass
+        pass  # nothing is active: this is the first
     with suppress(AlreadyExists):  # put by an earlier run: its key is its content's hash
         objects.put_new(bundle_key(found), encode_bundle(files), content_type=_JSON)
     unsigned = Activation(serial=1, bundle_digest=found, previous_digest="", author=author, activated_at=clock.now())

@@ -237,8 +237,8 @@ def _holding(outputs: Outputs, cloud: Cloud, now: datetime) -> Iterable[str]:
         yield f"{bucket}: a COMPLIANCE lock holds {count} object versions, some until {until}; nobody can end it"
     else:
         yield (
-            f"{bucket}: {count} object versions are left; copy them (`countersign evidence copy`), then empty the "
-            "bucket as the break-glass role (docs/runbooks)"
+            f"{bucket}: {count} object versions are left; copy them, then empty the "
+            "bucket as the break-glass role (docs/runbooks/leave.md)"
         )
     if kept.held:
         yield f"{bucket}: an object is under a legal hold of S3"
